@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+dist_man_MANS = doc/flockctl.1 doc/flockctl.7 doc/libflockctl.3
+dist_doc_DATA = README NEWS
+
+# What isn't compiled: Makefiles, scripts.
+doc_examples =
+EXTRA_DIST += $(doc_examples)
+
+# Example programs, compiled by `make check` as a user would: the public header, the shared library, nothing else. For a NAME:
+#   doc_examples_NAME_CPPFLAGS = -I$(top_srcdir)/lib
+#   doc_examples_NAME_LDADD = lib/libflockctl.la
+doc_example_programs =
+check_PROGRAMS += $(doc_example_programs)

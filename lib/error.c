@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "flockctl.h"
+
+static _Thread_local char detail[1024];
+
+static const char *remedy(int code)
+{
+    switch (-code) {
+    case ENOSPC:
+    case EDQUOT:
+        return "; free some space there, or choose another directory with FLOCKCTL_DIR or --dir";
+    case EROFS:
+        return "; choose a writable directory with FLOCKCTL_DIR or --dir";
+    case EMFILE:
+        return "; raise this process's limit of open files (ulimit -n)";
+    case ENFILE:
+        return "; raise the system's limit of open files (sysctl fs.file-max)";
+    case EACCES:
+    case EPERM:
+        return "; give this user access to it, or choose another directory with FLOCKCTL_DIR or --dir";
+    default:
+        return "";
+    }
+}
+
+int fk_fail(int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(detail, sizeof detail, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+int fk_fail_errno(int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int used = vsnprintf(detail, sizeof detail, format, arguments);
+    va_end(arguments);
+    if (used >= 0 && (size_t)used < sizeof detail)
+        snprintf(detail + used, sizeof detail - (size_t)used, ": %s%s", strerrordesc_np(-code), remedy(code));
+    return code;
+}
+
+const char *flk_error_detail(void)
+{
+    return detail;
+}
+
+const char *flk_error_string(int code)
+{
+    switch (-code) {
+    case 0:
+        return "success";
+    case EBUSY:
+        return "taken by somebody else, and asked not to wait";
+    case ETIMEDOUT:
+        return "not acquired before the deadline";
+    case ECANCELED:
+        return "the wait was cancelled";
+    case EUSERS:
+        return "the name has another number of slots";
+    case ENOENT:
+        return "the name isn't defined";
+    case EAGAIN:
+        return "not yet";
+    case EBADMSG:
+        return "a file of the lock directory is damaged";
+    case EPROTONOSUPPORT:
+        return "the lock directory belongs to another release of flockctl";
+    default:;
+        const char *text = strerrordesc_np(-code);
+        return text ? text : "unknown error";
+    }
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Failure as the library reports it: a negative errno for the program, a sentence for the person.
+ *
+ * Whoever finds a failure says it once, here, with thing, reason and remedy; everybody above hands the code on untouched.
+ * The sentence belongs to the calling thread and stays until that thread's next failure. */
+#ifndef FK_ERROR_H
+#define FK_ERROR_H
+
+/* Keeps the sentence and returns code, which is a negative errno. */
+int fk_fail(int code, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
+
+/* The same for a system call that failed: the sentence ends with the reason and, where we know one, the remedy. */
+int fk_fail_errno(int code, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
+
+#endif

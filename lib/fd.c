@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* The table: one bit a number, in chunks that are made when first used and never freed. 1024 chunks reach 4 million
+ * descriptors, four times the kernel's default ceiling (fs.nr_open). */
+#define CHUNK_BITS 4096u
+#define WORD_BITS 64u
+#define CHUNKS 1024u
+
+struct chunk {
+    _Atomic unsigned long long words[CHUNK_BITS / WORD_BITS];
+};
+
+static struct chunk *_Atomic chunks[CHUNKS];
+
+/* Held for reading while a descriptor is made and entered, for writing by a fork. Prefers the writer: a process that
+ * acquires in a loop must not keep its own fork waiting. */
+static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+
+static struct chunk *chunk_of(int fd)
+{
+    unsigned index = (unsigned)fd / CHUNK_BITS;
+    if (index >= CHUNKS)
+        return NULL;
+    struct chunk *chunk = atomic_load(&chunks[index]);
+    if (chunk)
+        return chunk;
+    struct chunk *fresh = calloc(1, sizeof *fresh);
+    if (!fresh)
+        return NULL;
+    if (atomic_compare_exchange_strong(&chunks[index], &chunk, fresh))
+        return fresh;
+    free(fresh);
+    return chunk;
+}
+
+static int mark(int fd)
+{
+    struct chunk *chunk = chunk_of(fd);
+    if (!chunk)
+        return -ENOMEM;
+    unsigned bit = (unsigned)fd % CHUNK_BITS;
+    atomic_fetch_or(&chunk->words[bit / WORD_BITS], 1ull << (bit % WORD_BITS));
+    return 0;
+}
+
+static void unmark(int fd)
+{
+    struct chunk *chunk = chunk_of(fd);
+    unsigned bit = (unsigned)fd % CHUNK_BITS;
+    if (chunk)
+        atomic_fetch_and(&chunk->words[bit / WORD_BITS], ~(1ull << (bit % WORD_BITS)));
+}
+
+static int above_stdio(int fd)
+{
+    if (fd > STDERR_FILENO)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int code = moved < 0 ? -errno : moved;
+    close(fd);
+    return code;
+}
+
+void fk_fd_enter(void)
+{
+    pthread_rwlock_rdlock(&fork_lock);
+}
+
+int fk_fd_keep(int fd)
+{
+    int kept = fd < 0 ? -errno : above_stdio(fd);
+    if (kept >= 0 && mark(kept) < 0) {
+        close(kept);
+        kept = -ENOMEM;
+    }
+    pthread_rwlock_unlock(&fork_lock);
+    return kept;
+}
+
+int fk_fd_open(int directory, const char *path, int flags, mode_t mode)
+{
+    fk_fd_enter();
+    return fk_fd_keep(openat(directory, path, flags | O_CLOEXEC, mode));
+}
+
+void fk_fd_close(int *fd)
+{
+    if (*fd < 0)
+        return;
+    fk_fd_enter();
+    unmark(*fd);
+    close(*fd);
+    pthread_rwlock_unlock(&fork_lock);
+    *fd = -1;
+}
+
+void fk_fd_disown(int fd)
+{
+    unmark(fd);
+}
+
+void fk_fd_own(int fd)
+{
+    mark(fd); /* its chunk is there since it was kept */
+}
+
+int fk_fd_move_up(int fd, int lowest)
+{
+    if (fd >= lowest)
+        return fd;
+    fk_fd_enter();
+    int moved = fk_fd_keep(fcntl(fd, F_DUPFD_CLOEXEC, lowest));
+    if (moved < 0)
+        return fd;
+    fk_fd_close(&fd);
+    return moved;
+}
+
+void fk_fd_before_fork(void)
+{
+    pthread_rwlock_wrlock(&fork_lock);
+}
+
+void fk_fd_after_fork_parent(void)
+{
+    pthread_rwlock_unlock(&fork_lock);
+}
+
+static void close_word(_Atomic unsigned long long *word, unsigned first)
+{
+    unsigned long long bits = atomic_exchange(word, 0);
+    while (bits) {
+        unsigned bit = (unsigned)__builtin_ctzll(bits);
+        bits &= bits - 1;
+        close((int)(first + bit));
+    }
+}
+
+void fk_fd_after_fork_child(void)
+{
+    for (unsigned index = 0; index < CHUNKS; index++) {
+        struct chunk *chunk = atomic_load(&chunks[index]);
+        for (unsigned word = 0; chunk && word < CHUNK_BITS / WORD_BITS; word++)
+            close_word(&chunk->words[word], index * CHUNK_BITS + word * WORD_BITS);
+    }
+    /* The lock's owner is a thread that this process doesn't have. */
+    fork_lock = (pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+}

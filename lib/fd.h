@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The library's file descriptors. Closing one is unlocking, and a copy that a fork left in a child keeps a lock alive, so
+ * every descriptor is entered in a table in the same step that opens it, and the fork handlers close in the child what
+ * stands there.
+ *
+ * States of a number: not ours; ours (open, in the table). Changed by fk_fd_open() and its like, by fk_fd_close(), by
+ * fk_fd_disown() (open, but no longer closed in a child) and, in a forked child, by fk_fd_after_fork_child(). The table is
+ * per process and dies with it.
+ *
+ * Between fk_fd_enter() and fk_fd_keep() no fork() of another thread can happen: it waits for the few calls in between,
+ * which must not sleep. (A raw clone or a vfork doesn't wait; what they copy is gone with the child's exec.) All
+ * descriptors are close-on-exec and none is 0, 1 or 2, whatever the host has closed. */
+#ifndef FK_FD_H
+#define FK_FD_H
+
+#include <sys/types.h>
+
+void fk_fd_enter(void);
+int fk_fd_keep(int fd); /* fd of the call just made, or -1: -errno. Ends what fk_fd_enter() began. */
+
+int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -errno */
+void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */
+void fk_fd_disown(int fd);
+void fk_fd_own(int fd); /* again */
+int fk_fd_move_up(int fd, int lowest); /* the same file at a number from lowest on where there is one; fd is closed */
+
+#define FK_CLOSE_FD __attribute__((cleanup(fk_fd_close)))
+static inline int fk_fd_take(int *fd)
+{
+    int taken = *fd;
+    *fd = -1;
+    return taken;
+}
+
+/* Fork handlers, called by the registry. */
+void fk_fd_before_fork(void);
+void fk_fd_after_fork_parent(void);
+void fk_fd_after_fork_child(void);
+
+#endif

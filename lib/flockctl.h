@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* flockctl: locks and semaphores shared by the processes of one user on one machine.
+ *
+ * THE MODEL
+ *   A name stands for a row of slots: a row of one is a lock, a row of N a semaphore. A request asks for one or several
+ *   slots of one or several names; what it becomes is a hold. Who can't be served at once stands in the row's queue: first
+ *   come, first served, whatever each asks for. The kernel holds every lock (flock(2) on a FIFO that stays open), so a holder
+ *   that is killed has released it at that moment; there is no daemon, no signal, no thread and no polling.
+ *
+ * CALLING SEQUENCE
+ *   struct flk_hold *hold;
+ *   int code = flk_acquire("podman", 0, 30000, &hold);       // wait at most 30 s
+ *   if (code < 0)
+ *       errx(1, "%s", flk_error_detail());                   // says what, why, and what to do
+ *   ...
+ *   flk_hold_release(hold);
+ *
+ * RESULTS
+ *   Every int result is 0 (or a count >= 0) or a negative errno. Results go to the last parameter, written only on success.
+ *   Only -EBUSY (asked not to wait), -ETIMEDOUT (deadline passed) and -ECANCELED (cancel descriptor readable) mean that
+ *   somebody else has it; everything else is an error, and the lock was not acquired. Errors that any call may give, beside
+ *   those that it names: -EPERM or -EACCES (lock directory not safe, or not ours), -EROFS, -ENOSPC, -EDQUOT, -EMFILE, -ENFILE,
+ *   -ENOMEM, -EINVAL (a name or number that can't be), -EBADMSG (a damaged file), -EPROTONOSUPPORT (directory of another
+ *   release). flk_error_detail() has the sentence.
+ *
+ * THREADS
+ *   Any thread may call anything. One object (hold, request) is used by one thread at a time and may be handed to another.
+ *
+ * FORK AND EXEC
+ *   All descriptors are close-on-exec. A child of fork() has none of its parent's holds, requests and descriptors; it may use
+ *   the library at once, and releasing a hold that it inherited frees memory only. The kernel holds a lock for as long as any
+ *   process has its descriptor, so a child made by a raw clone() keeps it until its exec or exit, unless the parent
+ *   releases, which unlocks for all (flock(2): LOCK_UN through any copy). Not to be called between vfork() and exec.
+ *   flk_hold_inherit() is the way to hand a hold to a command on purpose.
+ *
+ * CAVEATS
+ *   A waiter that is stopped (SIGSTOP) is passed over by those behind it after one to two seconds; when it goes on, it queues
+ *   again. flock(2) on network file systems isn't this flock: the lock directory must be local. */
+#ifndef FLOCKCTL_H
+#define FLOCKCTL_H
+
+#include <limits.h> /* UINT_MAX */
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define FLK_MUST_CHECK __attribute__((warn_unused_result))
+#define FLK_NONNULL(...) __attribute__((nonnull(__VA_ARGS__)))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+#define FLK_FOREVER ((int64_t)-1) /* timeout_ms: no deadline; 0 tries once */
+#define FLK_ALL UINT_MAX          /* flk_want.count: every slot of the row */
+#define FLK_SLOTS_MAX 4096u       /* slots of a row */
+#define FLK_NAME_MAX 200          /* bytes of a name, of [A-Za-z0-9._@+-], the first neither '.' nor '-' */
+#define FLK_ID_SIZE 32            /* bytes of any id, [a-z][a-z0-9]*, with its NUL */
+
+const char *flk_version(void); /* of the library, "MAJOR.MINOR.PATCH". Since 0.1. */
+
+/* A static phrase for a negative result. Since 0.1. */
+const char *flk_error_string(int code);
+/* What went wrong in this thread's last failed call: the thing, the reason and what to do. Valid until its next failure; not
+ * to be freed. Since 0.1. */
+const char *flk_error_detail(void);
+
+/* ---- the lock directory and its rows ---- */
+
+/* Chooses the lock directory of this process: dir, made (mode 0700) when it isn't there; NULL chooses again by the rules of
+ * flockctl(7). -EBUSY while this process holds or waits. Since 0.1. */
+int flk_root_set(const char *dir) FLK_MUST_CHECK;
+/* The absolute path of the lock directory, chosen, made and checked on first use. The caller frees it. Since 0.1. */
+int flk_root_get(char **path) FLK_MUST_CHECK FLK_NONNULL(1);
+/* A text of several lines: the choice, why, and the other candidates. The caller frees it. Since 0.1. */
+int flk_root_describe(char **text) FLK_MUST_CHECK FLK_NONNULL(1);
+/* A sentence that the user should see about the choice of directory, or NULL; static. Since 0.1. */
+const char *flk_root_warning(void);
+
+/* Makes sure that name is a row of slots (1 to FLK_SLOTS_MAX); makes it when it isn't there. -EUSERS: it has another number.
+ * Since 0.1. */
+int flk_row_define(const char *name, unsigned slots) FLK_MUST_CHECK FLK_NONNULL(1);
+/* Waits for all slots, then gives the row another number of them; those who wait queue again, in no particular order. -ENOENT:
+ * not defined. -EBUSY, -ETIMEDOUT as flk_acquire(). Since 0.1. */
+int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms) FLK_MUST_CHECK FLK_NONNULL(1);
+/* Waits for all slots, then deletes the row. A name that isn't there is fine. Those who wait go on with a new row of that
+ * name. Since 0.1. */
+int flk_row_remove(const char *name, int64_t timeout_ms) FLK_MUST_CHECK FLK_NONNULL(1);
+/* The row's directory (the caller frees it) and its number of slots, for those who join in by hand; makes the row when it
+ * isn't there (slots: as in struct flk_want). Since 0.1. */
+int flk_row_path(const char *name, unsigned slots, unsigned *n_slots, char **path) FLK_MUST_CHECK FLK_NONNULL(1, 3, 4);
+
+/* ---- acquire ---- */
+
+enum flk_want_flags { FLK_SHARED = 1 << 0 }; /* with other shared holders; rows of one only */
+
+struct flk_want {
+    const char *name;
+    unsigned count; /* 0: one; FLK_ALL */
+    unsigned slots; /* 0: as the row is, and a new one as the configuration says or else of one; other: -EUSERS if the row differs */
+    unsigned flags; /* enum flk_want_flags */
+    unsigned reserved0;
+    uint64_t reserved[2]; /* 0, else -EINVAL */
+};
+
+/* A process that holds or waits, as it wrote down itself: for people, never proof of anything. Strings live as long as the
+ * object or the callback that they were got from. */
+struct flk_holder {
+    pid_t pid;
+    int acquirer;        /* 1: the process that acquired; 0: one that merely has the descriptor */
+    int shared;
+    int stopped;         /* by SIGSTOP, Ctrl-Z or a debugger */
+    uint64_t start_time; /* clock ticks since boot, proc_pid_stat(5) field 22 */
+    int64_t since_ms;    /* since the epoch */
+    const char *command, *label, *id; /* "" when not known */
+};
+
+/* What a wait looks like at one moment. */
+struct flk_waiting {
+    const char *name;
+    const struct flk_holder *holder; /* one that has it, the first we found; NULL: none known */
+    unsigned slots, holders;         /* of the row; how many of them have a known holder */
+    const struct flk_holder *first;  /* first in line; NULL: we are */
+    unsigned ahead;                  /* how many are before us in line */
+    int64_t waited_ms;
+};
+
+struct flk_options {
+    const char *label;    /* shown to those who wait; NULL: none */
+    const char *command;  /* the same; NULL: this process's command line */
+    const int *cancel_fd; /* readable: ends the wait with -ECANCELED. NULL: none. Must stay open during the wait. */
+    /* Called without any lock held from the waiting call after 1 s, 10 s and then each minute. */
+    void (*waiting)(const struct flk_waiting *waiting, void *data);
+    void *data;
+    uint64_t reserved[4]; /* 0, else -EINVAL */
+};
+
+struct flk_hold;
+struct flk_request;
+
+/* Acquires one slot of name (flags: FLK_SHARED), for flk_hold_release(). -EBUSY, -ETIMEDOUT. Since 0.1. */
+int flk_acquire(const char *name, unsigned flags, int64_t timeout_ms, struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 4);
+/* Acquires all wants as one hold. Several names are taken in one fixed order, whatever their order here, so that two such
+ * requests can't wait for each other; of one row, all that is wanted is taken in one step. options may be NULL.
+ * -EINVAL: a name twice, FLK_SHARED with count or row other than one, a count larger than the row. -ENOENT: several slots of a
+ * name that isn't defined. -EUSERS, -EBUSY, -ETIMEDOUT, -ECANCELED. Since 0.1. */
+int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
+                     struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 5);
+
+/* The same without blocking. wants and options are copied (not what data and cancel_fd point to; the number at cancel_fd is
+ * read now). The request's place in the queue is taken by the first step. End it with flk_request_cancel(). Since 0.1. */
+int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
+                      struct flk_request **request) FLK_MUST_CHECK FLK_NONNULL(1, 5);
+/* A descriptor to poll for POLLIN, the same for the request's whole life; readable: call flk_request_step(). It stays the
+ * request's own. Negative: -EMFILE and the like. Since 0.1. */
+int flk_request_fd(struct flk_request *request) FLK_MUST_CHECK FLK_NONNULL(1);
+/* Goes as far as it can without sleeping (a latch held by a stopped process is waited for up to 10 ms). 0: *hold is the
+ * caller's. -EAGAIN: not yet. Other: the request has failed. Since 0.1. */
+int flk_request_step(struct flk_request *request, struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+/* Ends and frees it, whatever step said; a hold already got is not touched. NULL is fine. Since 0.1. */
+void flk_request_cancel(struct flk_request *request);
+
+/* ---- hold: index counts the names in the order asked for; strings and arrays live as long as the hold ---- */
+
+/* Releases and frees. In a forked child it only frees. NULL is fine. Since 0.1. */
+void flk_hold_release(struct flk_hold *hold);
+/* Releases as if it had never been acquired: when the predecessor died holding, the next holder is told so too. NULL is fine.
+ * Since 0.1. */
+void flk_hold_decline(struct flk_hold *hold);
+const char *flk_hold_id(const struct flk_hold *hold) FLK_NONNULL(1); /* unique on this machine; since 0.1 */
+size_t flk_hold_names(const struct flk_hold *hold) FLK_NONNULL(1);   /* how many; since 0.1 */
+const char *flk_hold_name(const struct flk_hold *hold, size_t index) FLK_NONNULL(1);
+/* How many slots of that name, and their numbers, rising. Since 0.1. */
+size_t flk_hold_slots(const struct flk_hold *hold, size_t index, const unsigned **slots) FLK_NONNULL(1, 3);
+/* 1: an exclusive holder of one of the slots before us died without releasing it. Since 0.1. */
+int flk_hold_abandoned(const struct flk_hold *hold) FLK_NONNULL(1);
+const struct flk_holder *flk_hold_predecessor(const struct flk_hold *hold) FLK_NONNULL(1); /* NULL: not abandoned; since 0.1 */
+int64_t flk_hold_waited_ms(const struct flk_hold *hold) FLK_NONNULL(1);                    /* since 0.1 */
+/* on: what this process forks or executes from now on has the slots too, at descriptor numbers of 200 and above where the
+ * limit allows; they stay taken while any such process has them, and releasing only closes ours. off: no longer inherited by
+ * those made later. Since 0.1. */
+int flk_hold_inherit(struct flk_hold *hold, int on) FLK_MUST_CHECK FLK_NONNULL(1);
+/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes. One free().
+ * Since 0.1. */
+int flk_hold_environ(const struct flk_hold *hold, char ***envp) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+/* Does this process hold name: 0 no, 1 shared, 2 exclusively. Wait-free. For assertions. Since 0.1. */
+int flk_held(const char *name) FLK_NONNULL(1);
+
+static inline void flk_hold_release_at_(struct flk_hold **hold)
+{
+    flk_hold_release(*hold);
+}
+#define FLK_AUTO_RELEASE __attribute__((cleanup(flk_hold_release_at_))) /* on a struct flk_hold * set to NULL or a hold */
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

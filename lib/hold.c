@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "hold.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "fd.h"
+#include "registry.h"
+#include "root.h"
+#include "slot.h"
+
+/* Scripts use `exec 3>` to `exec 9>` and more; nobody uses numbers like these by hand. */
+#define LOWEST_INHERITED 200
+
+/* ---- records on disk ---- */
+
+struct shared_path {
+    char text[16 + FLK_ID_SIZE];
+};
+
+static struct shared_path shared_path(const char *id)
+{
+    struct shared_path path;
+    snprintf(path.text, sizeof path.text, "holders/%s", id);
+    return path;
+}
+
+static int write_shared(const struct fk_row *row, const char *id, const char *text, size_t length)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fd;
+    ssize_t written = write(fd, text, length);
+    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
+static int begin_shared(struct fk_section *section, const char *id, const char *text, size_t length)
+{
+    int code = 0;
+    if (!section->latch.shared) {
+        section->latch.shared = true;
+        code = fk_latch_write(section->fd, &section->latch);
+    }
+    if (code == 0)
+        code = write_shared(section->row, id, text, length);
+    return code;
+}
+
+/* Records of shared holders that died: an exclusive holder is alone. */
+static void sweep_shared(struct fk_section *section)
+{
+    int fd = fk_fd_open(section->row->directory, "holders", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    if (!directory) {
+        fk_fd_close(&fd);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(directory));)
+        if (entry->d_name[0] != '.')
+            unlinkat(fd, entry->d_name, 0);
+    fk_fd_disown(fd);
+    closedir(directory);
+    section->latch.shared = false;
+    fk_latch_write(section->fd, &section->latch); /* should it fail, it is done again */
+}
+
+/* Notes the first predecessor that died holding. */
+static int note_predecessor(struct fk_part *part, unsigned slot, const char *record, size_t length)
+{
+    if (part->predecessor || length < 2 || record[0] != FK_LIVE)
+        return 0;
+    part->predecessor = malloc(FK_RECORD_SIZE);
+    if (!part->predecessor)
+        return -ENOMEM;
+    memset(part->predecessor, ' ', FK_RECORD_SIZE);
+    memcpy(part->predecessor, record, length);
+    part->predecessor_slot = slot;
+    return 0;
+}
+
+static int begin_exclusive(struct fk_section *section, struct fk_part *part, unsigned slot, const char *text, size_t length)
+{
+    char other[FK_RECORD_SIZE];
+    const char *record = section->record;
+    ssize_t got = FK_RECORD_SIZE;
+    if (slot > 0) {
+        got = pread(section->fd, other, sizeof other, fk_latch_record_at(slot));
+        if (got < 0)
+            return -errno;
+        record = other;
+    }
+    int code = note_predecessor(part, slot, record, (size_t)got);
+    if (code < 0)
+        return code;
+    ssize_t written = pwrite(section->fd, text, length, fk_latch_record_at(slot));
+    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
+int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length)
+{
+    int code = 0;
+    if (section->latch.shared && !part->shared)
+        sweep_shared(section);
+    if (part->shared)
+        code = begin_shared(section, id, text, length);
+    for (unsigned i = 0; !part->shared && code == 0 && i < part->count; i++)
+        code = begin_exclusive(section, part, part->slots[i], text, length);
+    if (code < 0)
+        return fk_fail_errno(code, "can't write down who holds %s", part->name);
+    fk_registry_count(part->row, part->shared, 1);
+    return 0;
+}
+
+/* Failures are nobody's to mend here: a record that stays live only says "abandoned" to the next one. */
+static void end_records(struct fk_part *part, const char *id, bool keep)
+{
+    ssize_t ignored = 0;
+    if (part->shared)
+        unlinkat(part->row->directory, shared_path(id).text, 0);
+    for (unsigned i = 0; !part->shared && i < part->count; i++) {
+        off_t at = fk_latch_record_at(part->slots[i]);
+        if (keep && part->predecessor && part->slots[i] == part->predecessor_slot)
+            ignored = pwrite(part->row->latch, part->predecessor, FK_RECORD_SIZE, at);
+        else
+            ignored = pwrite(part->row->latch, &(char){FK_ENDED}, 1, at);
+    }
+    (void)ignored;
+}
+
+static void free_part(struct fk_part *part)
+{
+    if (part->slots != &part->only_slot) {
+        free(part->slots);
+        free(part->fds);
+    }
+    free(part->predecessor);
+}
+
+void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy)
+{
+    if (copy) {
+        for (unsigned i = 0; inherited && i < part->count; i++)
+            close(part->fds[i]);
+        if (part->row)
+            fk_row_unref_copy(part->row);
+        free_part(part);
+        return;
+    }
+    if (part->count > 0) {
+        end_records(part, id, keep);
+        fk_registry_count(part->row, part->shared, -1);
+    }
+    for (unsigned i = 0; i < part->count; i++) {
+        if (inherited)
+            close(part->fds[i]);
+        else
+            fk_slot_drop(&part->fds[i]);
+    }
+    if (part->row)
+        fk_registry_unref(part->row);
+    free_part(part);
+}
+
+/* ---- the public calls ---- */
+
+static void end_hold(struct flk_hold *hold, bool keep)
+{
+    if (!hold)
+        return;
+    fk_registry_enter();
+    bool copy = hold->generation != fk_registry_generation();
+    for (size_t i = hold->n_parts; i-- > 0;)
+        fk_part_end(&hold->parts[i], hold->id, hold->inherited, keep, copy);
+    if (!copy)
+        fk_registry_users(-1);
+    free(hold->parts);
+    free(hold->predecessor);
+    free(hold);
+}
+
+void flk_hold_release(struct flk_hold *hold)
+{
+    end_hold(hold, false);
+}
+
+void flk_hold_decline(struct flk_hold *hold)
+{
+    end_hold(hold, true);
+}
+
+const char *flk_hold_id(const struct flk_hold *hold)
+{
+    return hold->id;
+}
+
+size_t flk_hold_names(const struct flk_hold *hold)
+{
+    return hold->n_parts;
+}
+
+const char *flk_hold_name(const struct flk_hold *hold, size_t index)
+{
+    return index < hold->n_parts ? hold->parts[index].name : NULL;
+}
+
+size_t flk_hold_slots(const struct flk_hold *hold, size_t index, const unsigned **slots)
+{
+    if (index >= hold->n_parts)
+        return 0;
+    *slots = hold->parts[index].slots;
+    return hold->parts[index].count;
+}
+
+int flk_hold_abandoned(const struct flk_hold *hold)
+{
+    return hold->predecessor != NULL;
+}
+
+const struct flk_holder *flk_hold_predecessor(const struct flk_hold *hold)
+{
+    return hold->predecessor ? &hold->predecessor_shown : NULL;
+}
+
+int64_t flk_hold_waited_ms(const struct flk_hold *hold)
+{
+    return hold->waited_ms;
+}
+
+static int inherit_one(int *fd, int on)
+{
+    if (on) {
+        *fd = fk_fd_move_up(*fd, LOWEST_INHERITED);
+        fk_fd_disown(*fd);
+    } else {
+        fk_fd_own(*fd);
+    }
+    return fcntl(*fd, F_SETFD, on ? 0 : FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+int flk_hold_inherit(struct flk_hold *hold, int on)
+{
+    fk_registry_enter();
+    if (hold->generation != fk_registry_generation())
+        return fk_fail(-EINVAL, "a forked child can't change who inherits its parent's hold");
+    if (hold->inherited == (on != 0))
+        return 0;
+    for (size_t i = 0; i < hold->n_parts; i++)
+        for (unsigned j = 0; j < hold->parts[i].count; j++) {
+            int code = inherit_one(&hold->parts[i].fds[j], on);
+            if (code < 0)
+                return fk_fail_errno(code, "can't hand %s on", hold->parts[i].name);
+        }
+    hold->inherited = on;
+    return 0;
+}
+
+/* ---- environment ---- */
+
+static void put_slots(FILE *out, const struct fk_part *part)
+{
+    for (unsigned i = 0; i < part->count; i++)
+        fprintf(out, "%s%u", i ? " " : "", part->slots[i]);
+    fputc('\0', out);
+}
+
+/* NUL-terminated assignments, one after the other. */
+static void put_variables(FILE *out, const struct flk_hold *hold)
+{
+    fputs("FLOCKCTL_NAME=", out);
+    for (size_t i = 0; i < hold->n_parts; i++)
+        fprintf(out, "%s%s", i ? " " : "", hold->parts[i].name);
+    fprintf(out, "%cFLOCKCTL_ID=%s%c", '\0', hold->id, '\0');
+    fprintf(out, "FLOCKCTL_SLOT=%u%c", hold->parts[0].slots[0], '\0');
+    fputs("FLOCKCTL_SLOTS=", out);
+    put_slots(out, &hold->parts[0]);
+    for (size_t i = 0; i < hold->n_parts; i++) {
+        fprintf(out, "FLOCKCTL_SLOTS_%zu=", i + 1);
+        put_slots(out, &hold->parts[i]);
+    }
+    if (hold->predecessor)
+        fprintf(out, "FLOCKCTL_ABANDONED=1%c", '\0');
+    fprintf(out, "FLOCKCTL_WAITED_MS=%lld%c", (long long)hold->waited_ms, '\0');
+}
+
+/* Variables of ours that an outer flockctl set and that don't hold for this one are taken out. */
+static bool is_replaced(const char *assignment)
+{
+    static const char *const ours[] = {"NAME=", "ID=", "SLOT=", "SLOTS=", "SLOTS_", "ABANDONED=", "WAITED_MS="};
+    if (strncmp(assignment, "FLOCKCTL_", 9) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (strncmp(assignment + 9, ours[i], strlen(ours[i])) == 0)
+            return true;
+    return false;
+}
+
+static char **join(char *variables, size_t size)
+{
+    size_t count = 0;
+    for (char *at = variables; at < variables + size; at += strlen(at) + 1)
+        count++;
+    for (char **at = environ; at && *at; at++)
+        count++;
+    char **envp = malloc((count + 1) * sizeof *envp + size), **next = envp;
+    if (!envp)
+        return NULL;
+    char *copy = (char *)(envp + count + 1);
+    memcpy(copy, variables, size);
+    for (char **at = environ; at && *at; at++)
+        if (!is_replaced(*at))
+            *next++ = *at;
+    for (char *at = copy; at < copy + size; at += strlen(at) + 1)
+        *next++ = at;
+    *next = NULL;
+    return envp;
+}
+
+int flk_hold_environ(const struct flk_hold *hold, char ***envp)
+{
+    char *variables = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&variables, &size);
+    if (!out)
+        return fk_fail(-ENOMEM, "out of memory");
+    put_variables(out, hold);
+    char **joined = fclose(out) == 0 ? join(variables, size) : NULL;
+    free(variables);
+    if (!joined)
+        return fk_fail(-ENOMEM, "out of memory");
+    *envp = joined;
+    return 0;
+}

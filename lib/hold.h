@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a request became: names, their slots and descriptors, an id.
+ *
+ * States of a part (one name): taken (descriptors of its slots, records written); ended. From taken to ended:
+ *   released   the records are marked ended, then every slot is unlocked, told and closed. When the hold is inherited, only
+ *              closed: the kernel keeps the slot for those who still have it
+ *   declined   the same, but where the predecessor's record said that it died holding, that record is written back
+ *   (died)     the kernel unlocks; the record stays live, which is how the next exclusive holder knows
+ * A shared holder's record is the file holders/ID, unlinked at the end; what dead ones left is deleted by the next exclusive
+ * holder, who is told by the latch's `shared` that there may be some. The death of a shared holder is no abandonment: it
+ * changed nothing.
+ *
+ * In a forked child (another generation) a hold is memory only, except that an inherited one has the child's own copies of
+ * the descriptors, which are closed. */
+#ifndef FK_HOLD_H
+#define FK_HOLD_H
+
+#include "flockctl.h"
+#include "row.h"
+
+struct fk_part {
+    const char *name;
+    unsigned wanted, slots_wanted; /* as in struct flk_want */
+    bool shared;
+    struct fk_row *row; /* NULL: not yet open */
+    unsigned count;     /* slots taken; 0: none */
+    unsigned *slots;
+    int *fds;           /* both point to the next two where one slot is wanted */
+    unsigned only_slot;
+    int only_fd;
+    char *predecessor;  /* FK_RECORD_SIZE bytes of the record of one that died holding, or NULL */
+    unsigned predecessor_slot;
+};
+
+struct flk_hold {
+    uint64_t generation;
+    bool inherited;
+    char id[FLK_ID_SIZE];
+    int64_t waited_ms;
+    struct fk_record *predecessor;
+    struct flk_holder predecessor_shown;
+    size_t n_parts;
+    struct fk_part *parts; /* in the order asked for; one block with their names */
+};
+
+/* After the slots of part were taken, in the same section: reads what the predecessors left and writes the record text. */
+int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length);
+/* Ends what was begun. keep: write the predecessor's record back. In a copy it only frees. */
+void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "inspect.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "owner.h"
+#include "queue.h"
+
+/* A record of a holder, unless it has ended or its writer is dead. */
+static bool is_holder(const char *text, ssize_t length, struct fk_record *record)
+{
+    return length > 0 && fk_record_read(text, (size_t)length, record) == 0 && record->live &&
+           fk_owner_look(&record->owner) != FK_DEAD;
+}
+
+static void count_holder(const struct fk_record *record, struct fk_picture *picture)
+{
+    if (picture->waiting.holders++ > 0)
+        return;
+    picture->holder = *record;
+    fk_record_show(&picture->holder, &picture->holder_shown);
+    picture->holder_shown.stopped = fk_owner_look(&record->owner) == FK_STOPPED;
+    picture->waiting.holder = &picture->holder_shown;
+}
+
+static void find_exclusive(const struct fk_row *row, struct fk_picture *picture)
+{
+    char text[FK_RECORD_SIZE];
+    struct fk_record record;
+    for (unsigned slot = 0; slot < row->slots; slot++) {
+        ssize_t length = pread(row->latch, text, sizeof text, fk_latch_record_at(slot));
+        if (is_holder(text, length, &record))
+            count_holder(&record, picture);
+    }
+}
+
+static void find_shared(const struct fk_row *row, struct fk_picture *picture)
+{
+    char text[FK_RECORD_SIZE];
+    struct fk_record record;
+    int fd = fk_fd_open(row->directory, "holders", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    if (!directory) {
+        fk_fd_close(&fd);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(directory));) {
+        FK_CLOSE_FD int file = fk_fd_open(fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+        ssize_t length = file < 0 ? -1 : read(file, text, sizeof text);
+        if (is_holder(text, length, &record))
+            count_holder(&record, picture);
+    }
+    fk_fd_disown(fd);
+    closedir(directory);
+}
+
+/* The first in line whose record can be read and who lives; those that died and weren't found yet don't count. */
+static void find_line(const struct fk_row *row, uint64_t number, struct fk_picture *picture)
+{
+    uint64_t *numbers;
+    struct fk_record record;
+    int count = fk_queue_list(row, number ? number : UINT64_MAX, &numbers);
+    for (int i = 0; i < count; i++) {
+        if (fk_queue_who(row, numbers[i], &record) < 0)
+            continue;
+        enum fk_life life = fk_owner_look(&record.owner);
+        if (life == FK_DEAD || picture->waiting.ahead++ > 0)
+            continue;
+        picture->first = record;
+        fk_record_show(&picture->first, &picture->first_shown);
+        picture->first_shown.stopped = life == FK_STOPPED;
+        picture->waiting.first = &picture->first_shown;
+    }
+    free(numbers);
+}
+
+void fk_inspect_wait(const struct fk_row *row, uint64_t number, int64_t waited_ms, struct fk_picture *picture)
+{
+    *picture = (struct fk_picture){.waiting = {.name = row->text, .slots = row->slots, .waited_ms = waited_ms}};
+    find_exclusive(row, picture);
+    if (row->slots == 1)
+        find_shared(row, picture);
+    find_line(row, number, picture);
+}

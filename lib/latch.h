@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The latch: the file `latch` of a row, flocked for a few system calls at a time and never while sleeping. It makes every
+ * change of a row one step: who is free, who is next, who has it.
+ *
+ * Content: a header of FK_LATCH_HEADER bytes, lines of fixed width,
+ *     slots=   how many; fixed for the life of the file
+ *     number=  the last ticket number given out; numbers are never used twice
+ *     living=  the number of the ticket that was the last in the queue when somebody looked; 0: the queue was empty
+ *     shared=  1: there may be files in holders/ of shared holders that died
+ * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder. They stand in this file because a row's header and
+ * a lock's record then are one read. The header is written under the latch, in one pwrite, before what it speaks of is done: a
+ * crash leaves a number that nobody uses or a living ticket that isn't there, both of which the next one notices. */
+#ifndef FK_LATCH_H
+#define FK_LATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "record.h"
+
+#define FK_LATCH_HEADER 128
+
+struct fk_latch {
+    unsigned slots;
+    uint64_t number, living;
+    bool shared;
+};
+
+/* flock belongs to the open file description, so one descriptor is used by one thread at a time. Never blocks in flock: who
+ * holds the latch may be stopped, and the wait must end at `until`. -EAGAIN: it is later than that. */
+int fk_latch_lock(int fd, int64_t until);
+void fk_latch_unlock(int fd);
+
+/* The header and, into record (FK_RECORD_SIZE bytes), the record of slot 0. -EBADMSG. */
+int fk_latch_read(int fd, struct fk_latch *latch, char *record);
+int fk_latch_write(int fd, const struct fk_latch *latch);
+/* A new latch's content. */
+int fk_latch_init(int fd, unsigned slots);
+
+static inline off_t fk_latch_record_at(unsigned slot)
+{
+    return FK_LATCH_HEADER + (off_t)slot * FK_RECORD_SIZE;
+}
+
+#endif

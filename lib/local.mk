@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+libflk_sources = \
+	lib/config.c lib/config.h \
+	lib/deadline.c lib/deadline.h \
+	lib/error.c lib/error.h \
+	lib/fd.c lib/fd.h \
+	lib/hold.c lib/hold.h \
+	lib/id.c lib/id.h \
+	lib/inspect.c lib/inspect.h \
+	lib/latch.c lib/latch.h \
+	lib/manage.c \
+	lib/owner.c lib/owner.h \
+	lib/queue.c lib/queue.h \
+	lib/record.c lib/record.h \
+	lib/registry.c lib/registry.h \
+	lib/request.c lib/request.h \
+	lib/root.c lib/root.h \
+	lib/row.c lib/row.h \
+	lib/slot.c lib/slot.h
+
+include_HEADERS = lib/flockctl.h
+pkgconfig_DATA = lib/flockctl.pc
+lib_LTLIBRARIES = lib/libflockctl.la
+
+# Everything, with the internals still in reach: for the tool and the unit tests, which need no shared library to run.
+noinst_LTLIBRARIES += lib/libflk.la
+lib_libflk_la_SOURCES = $(libflk_sources)
+lib_libflk_la_CFLAGS = $(AM_CFLAGS) $(FLK_LIB_CFLAGS)
+
+lib_libflockctl_la_SOURCES =
+lib_libflockctl_la_LIBADD = lib/libflk.la $(URCU_LIBS)
+lib_libflockctl_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined
+EXTRA_DIST += lib/libflockctl.map
+if HAVE_VERSION_SCRIPT
+lib_libflockctl_la_LDFLAGS += -Wl,--version-script=$(top_srcdir)/lib/libflockctl.map
+EXTRA_lib_libflockctl_la_DEPENDENCIES = lib/libflockctl.map
+endif

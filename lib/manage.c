@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The calls that make, change and remove rows. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "error.h"
+#include "flockctl.h"
+#include "hold.h"
+#include "registry.h"
+#include "root.h"
+#include "row.h"
+
+static int check_slots(const char *name, unsigned slots)
+{
+    if (slots >= 1 && slots <= FLK_SLOTS_MAX)
+        return 0;
+    return fk_fail(-EINVAL, "%s can't have %u slots; a row has 1 to %u", name, slots, FLK_SLOTS_MAX);
+}
+
+/* What the configuration declares is what the next boot will make. */
+static int check_declared(const char *name, unsigned slots)
+{
+    struct fk_config_entry *entry = malloc(sizeof *entry);
+    if (!entry)
+        return fk_fail(-ENOMEM, "out of memory");
+    int code = fk_config_look_up(name, entry);
+    if (code == 0 && entry->slots && entry->slots != slots)
+        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; correct the file first", entry->file, entry->line, name,
+                       entry->slots, slots);
+    free(entry);
+    return code;
+}
+
+static int check_change(const char *name, unsigned slots)
+{
+    int code = fk_row_check_name(name);
+    if (code == 0)
+        code = check_slots(name, slots);
+    return code == 0 ? check_declared(name, slots) : code;
+}
+
+int flk_row_define(const char *name, unsigned slots)
+{
+    struct fk_row *row;
+    fk_registry_enter();
+    int code = check_change(name, slots);
+    if (code == 0)
+        code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
+    if (code == 0)
+        fk_registry_unref(row);
+    return code;
+}
+
+int flk_row_path(const char *name, unsigned slots, unsigned *n_slots, char **path)
+{
+    struct fk_row *row;
+    const char *root;
+    char text[PATH_MAX];
+    fk_registry_enter();
+    int code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
+    if (code == 0 && !fk_row_is_current(row)) { /* an idle one of ours, removed or resized meanwhile */
+        fk_registry_retire(row);
+        fk_registry_unref(row);
+        code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
+    }
+    if (code < 0)
+        return code;
+    unsigned n = row->slots;
+    fk_registry_unref(row);
+    code = fk_root_path(&root);
+    if (code < 0)
+        return code;
+    snprintf(text, sizeof text, "%s/rows/%s", root, name);
+    char *copy = strdup(text);
+    if (!copy)
+        return fk_fail(-ENOMEM, "out of memory");
+    *n_slots = n;
+    *path = copy;
+    return 0;
+}
+
+/* All slots of a row that is there. */
+static int acquire_all(const char *name, int64_t timeout_ms, struct flk_hold **hold)
+{
+    struct fk_row *row;
+    int code = fk_row_open(name, 0, FK_ROW_LOOK, &row);
+    if (code < 0)
+        return code;
+    fk_registry_unref(row);
+    return flk_acquire_many(&(struct flk_want){.name = name, .count = FLK_ALL}, 1, NULL, timeout_ms, hold);
+}
+
+int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms)
+{
+    struct flk_hold *hold;
+    fk_registry_enter();
+    int code = check_change(name, slots);
+    if (code == 0)
+        code = acquire_all(name, timeout_ms, &hold);
+    if (code < 0)
+        return code;
+    struct fk_row *row = hold->parts[0].row;
+    if (row->slots != slots)
+        code = fk_row_exchange(row, slots);
+    flk_hold_release(hold);
+    return code;
+}
+
+int flk_row_remove(const char *name, int64_t timeout_ms)
+{
+    struct flk_hold *hold;
+    fk_registry_enter();
+    int code = acquire_all(name, timeout_ms, &hold);
+    if (code == -ENOENT)
+        return 0;
+    if (code < 0)
+        return code;
+    code = fk_row_delete(hold->parts[0].row);
+    flk_hold_release(hold);
+    return code == -ESTALE ? 0 : code;
+}
+
+const char *flk_version(void)
+{
+    return PACKAGE_VERSION;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "owner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "fd.h"
+
+#define PIDFS_MAGIC 0x50494446 /* linux/magic.h from Linux 6.9 on */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int known;
+static struct fk_owner this_process;
+static char command_line[512];
+
+static ssize_t read_file(const char *path, char *text, size_t size)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    ssize_t length = read(fd, text, size - 1);
+    if (length < 0)
+        return -errno;
+    text[length] = '\0';
+    return length;
+}
+
+/* State and start time from /proc/PID/stat. The command's name comes before them in parentheses and may contain anything,
+ * so what counts starts after the last ')'. */
+static int read_stat(pid_t pid, char *state, uint64_t *start_time)
+{
+    char path[32], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    ssize_t length = read_file(path, text, sizeof text);
+    if (length < 0)
+        return (int)length;
+    const char *at = strrchr(text, ')');
+    if (!at || at[1] != ' ')
+        return -EBADMSG;
+    at += 2;
+    *state = *at;
+    for (int field = 3; field < 22; field++) {
+        at = strchr(at, ' ');
+        if (!at)
+            return -EBADMSG;
+        at++;
+    }
+    *start_time = strtoull(at, NULL, 10);
+    return 0;
+}
+
+static uint64_t namespace_inode(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) < 0 ? 0 : status.st_ino;
+}
+
+/* Before pidfs all pidfds share one inode, which tells nothing. */
+static uint64_t unique_inode(int pidfd)
+{
+    struct statfs fs;
+    struct stat status;
+    if (fstatfs(pidfd, &fs) < 0 || fs.f_type != PIDFS_MAGIC || fstat(pidfd, &status) < 0)
+        return 0;
+    return status.st_ino;
+}
+
+static int open_pidfd(pid_t pid)
+{
+    fk_fd_enter();
+    return fk_fd_keep(pidfd_open(pid, 0));
+}
+
+static int look_up_self(struct fk_owner *self)
+{
+    char state;
+    *self = (struct fk_owner){.pid = getpid()};
+    int code = read_stat(self->pid, &state, &self->start_time);
+    ssize_t length = code < 0 ? code : read_file("/proc/sys/kernel/random/boot_id", self->boot_id, sizeof self->boot_id);
+    if (length < 0)
+        return length == -ENOENT ? fk_fail(-ENOSYS, "/proc isn't mounted (or not for this process); flockctl needs it to tell processes apart: mount it")
+                                 : fk_fail_errno((int)length, "can't read /proc");
+    self->boot_id[strcspn(self->boot_id, "\n")] = '\0';
+    self->pid_ns = namespace_inode("/proc/self/ns/pid");
+    self->time_ns = namespace_inode("/proc/self/ns/time");
+    FK_CLOSE_FD int pidfd = open_pidfd(self->pid);
+    if (pidfd >= 0)
+        self->pidfd_inode = unique_inode(pidfd);
+    return 0;
+}
+
+static void look_up_command(void)
+{
+    ssize_t length = read_file("/proc/self/cmdline", command_line, sizeof command_line);
+    for (ssize_t i = 0; i + 1 < length; i++)
+        if (command_line[i] == '\0')
+            command_line[i] = ' ';
+}
+
+int fk_owner_self(const struct fk_owner **self)
+{
+    int code = 0;
+    if (!atomic_load_explicit(&known, memory_order_acquire)) {
+        pthread_mutex_lock(&lock);
+        if (!atomic_load(&known)) {
+            code = look_up_self(&this_process);
+            if (code == 0) {
+                look_up_command();
+                atomic_store_explicit(&known, 1, memory_order_release);
+            }
+        }
+        pthread_mutex_unlock(&lock);
+    }
+    if (code == 0)
+        *self = &this_process;
+    return code;
+}
+
+const char *fk_owner_command(void)
+{
+    const struct fk_owner *self;
+    return fk_owner_self(&self) < 0 ? "" : command_line;
+}
+
+enum fk_life fk_owner_look(const struct fk_owner *owner)
+{
+    const struct fk_owner *self;
+    if (fk_owner_self(&self) < 0)
+        return FK_ALIVE;
+    if (strcmp(owner->boot_id, self->boot_id) != 0)
+        return FK_DEAD;
+    if (owner->pid_ns != self->pid_ns)
+        return FK_ALIVE;
+    FK_CLOSE_FD int pidfd = open_pidfd(owner->pid);
+    if (pidfd == -ESRCH)
+        return FK_DEAD;
+    if (pidfd >= 0 && owner->pidfd_inode && unique_inode(pidfd) != owner->pidfd_inode)
+        return FK_DEAD;
+    char state;
+    uint64_t start_time;
+    if (read_stat(owner->pid, &state, &start_time) < 0)
+        return FK_ALIVE;
+    if (owner->time_ns == self->time_ns && start_time != owner->start_time)
+        return FK_DEAD;
+    return state == 'T' || state == 't' ? FK_STOPPED : FK_ALIVE;
+}
+
+void fk_owner_after_fork_child(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    atomic_store(&known, 0);
+}

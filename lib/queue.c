@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "queue.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "fd.h"
+#include "owner.h"
+
+#define FILE_MODE (0600 | S_ISVTX)
+
+struct ticket_path {
+    char text[40];
+};
+
+static struct ticket_path path_of(uint64_t number, const char *suffix)
+{
+    struct ticket_path path;
+    snprintf(path.text, sizeof path.text, "queue/%llu%s", (unsigned long long)number, suffix);
+    return path;
+}
+
+static void unlink_ticket(const struct fk_row *row, uint64_t number)
+{
+    unlinkat(row->directory, path_of(number, ".who").text, 0);
+    unlinkat(row->directory, path_of(number, "").text, 0);
+}
+
+static const struct fk_watch nothing = {.fd = -1};
+
+/* ---- does it live ---- */
+
+enum fk_told fk_queue_told(const struct fk_watch *watch)
+{
+    int bytes = 0;
+    struct pollfd poll_for = {.fd = watch->fd, .events = POLLIN};
+    if (ioctl(watch->fd, FIONREAD, &bytes) < 0 || bytes > 1)
+        return FK_TOLD_LEFT;
+    if (bytes == 1)
+        return FK_TOLD_ADMITTED;
+    if (poll(&poll_for, 1, 0) <= 0)
+        return FK_TOLD_NOTHING;
+    /* What happened between the two calls: bytes come before the hang-up. */
+    return ioctl(watch->fd, FIONREAD, &bytes) == 0 && bytes == 1 ? FK_TOLD_ADMITTED : FK_TOLD_LEFT;
+}
+
+/* Opens a watch of ticket number if that lives: 1; 0: it doesn't. It lives when it can't be flocked and the primed watch shows
+ * nothing: the flock alone might be that of a process which was killed while it tested. */
+static int watch_if_living(struct fk_row *row, uint64_t number, struct fk_watch *watch)
+{
+    struct ticket_path path = path_of(number, "");
+    struct fk_watch fresh = {.number = number};
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (fd == -ENOENT)
+        return 0;
+    if (fd < 0)
+        return fk_fail_errno(fd, "can't open %s of %s", path.text, row->text);
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (errno != EWOULDBLOCK)
+        return fk_fail_errno(-errno, "can't lock %s of %s", path.text, row->text);
+    FK_CLOSE_FD int primer = fk_fd_open(row->directory, path.text, O_RDWR | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (primer < 0 && primer != -ENOENT)
+        return fk_fail_errno(primer, "can't open %s of %s", path.text, row->text);
+    fk_fd_close(&primer);
+    fresh.fd = fd;
+    if (fk_queue_told(&fresh) != FK_TOLD_NOTHING)
+        return 0;
+    *watch = fresh;
+    fd = -1;
+    return 1;
+}
+
+/* ---- the directory, read only when the last living ticket or one's watch has gone without a word ---- */
+
+static int falling(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static int append(uint64_t **numbers, size_t *count, uint64_t number)
+{
+    if ((*count & (*count - 1)) == 0) { /* full at each power of two */
+        uint64_t *grown = realloc(*numbers, (*count ? *count * 2 : 1) * sizeof **numbers);
+        if (!grown)
+            return fk_fail(-ENOMEM, "out of memory");
+        *numbers = grown;
+    }
+    (*numbers)[(*count)++] = number;
+    return 0;
+}
+
+/* All tickets below `below`, falling. */
+static int list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
+{
+    size_t count = 0;
+    int code = 0;
+    *numbers = NULL;
+    int fd = fk_fd_open(row->directory, "queue", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    if (!directory) {
+        fk_fd_close(&fd);
+        return fk_fail_errno(fd < 0 ? fd : -ENOMEM, "can't read the queue of %s", row->text);
+    }
+    for (struct dirent *entry; code == 0 && (entry = readdir(directory));) {
+        char *end;
+        uint64_t number = strtoull(entry->d_name, &end, 10);
+        if (number > 0 && *end == '\0' && number < below)
+            code = append(numbers, &count, number);
+    }
+    fk_fd_disown(fd);
+    closedir(directory);
+    if (code < 0) {
+        free(*numbers);
+        *numbers = NULL;
+        return code;
+    }
+    if (count > 0)
+        qsort(*numbers, count, sizeof **numbers, falling);
+    return (int)count;
+}
+
+int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch)
+{
+    uint64_t *numbers;
+    int count = list(row, number, &numbers), found = 0;
+    *watch = nothing;
+    for (int i = 0; found == 0 && i < count; i++) {
+        found = watch_if_living(row, numbers[i], watch);
+        if (found == 0)
+            unlink_ticket(row, numbers[i]);
+    }
+    free(numbers);
+    return count < 0 ? count : found < 0 ? found : 0;
+}
+
+int fk_queue_last(struct fk_section *section, struct fk_watch *watch)
+{
+    struct fk_row *row = section->row;
+    uint64_t number = section->latch.living;
+    *watch = nothing;
+    if (number == 0)
+        return 0;
+    int code = watch_if_living(row, number, watch);
+    if (code == 0) {
+        unlink_ticket(row, number);
+        code = fk_queue_before(row, number, watch);
+    }
+    section->latch.living = watch->fd < 0 ? 0 : watch->number;
+    return code < 0 ? code : 0;
+}
+
+int fk_queue_is_stopped(struct fk_row *row, uint64_t below)
+{
+    uint64_t *numbers;
+    int count = list(row, below, &numbers), stopped = 1;
+    for (int i = 0; stopped == 1 && i < count; i++) {
+        struct fk_watch watch = nothing;
+        struct fk_record who;
+        if (watch_if_living(row, numbers[i], &watch) == 1)
+            stopped = fk_queue_who(row, numbers[i], &who) == 0 && fk_owner_look(&who.owner) != FK_ALIVE;
+        fk_queue_unwatch(&watch);
+    }
+    free(numbers);
+    return count < 0 ? count : stopped;
+}
+
+/* ---- come and go ---- */
+
+static int write_who(const struct fk_row *row, uint64_t number, const char *text, size_t length)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, ".who").text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    if (fd < 0)
+        return fd;
+    ssize_t written = write(fd, text, length);
+    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
+static int make_ticket(const struct fk_row *row, uint64_t number)
+{
+    struct ticket_path path = path_of(number, "");
+    if (mkfifoat(row->directory, path.text, FILE_MODE) < 0)
+        return -errno;
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_RDWR | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (fd == -EACCES && fchmodat(row->directory, path.text, FILE_MODE, 0) == 0) /* a umask that takes our own bits */
+        fd = fk_fd_open(row->directory, path.text, O_RDWR | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return fd;
+    return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : fk_fd_take(&fd);
+}
+
+int fk_queue_enter(struct fk_section *section, const char *text, size_t length, struct fk_ticket *ticket)
+{
+    struct fk_row *row = section->row;
+    uint64_t number = section->latch.number + 1;
+    section->latch.number = section->latch.living = number;
+    int code = fk_latch_write(section->fd, &section->latch);
+    FK_CLOSE_FD int fd = code < 0 ? code : make_ticket(row, number);
+    if (fd >= 0)
+        code = write_who(row, number, text, length);
+    if (fd < 0 || code < 0) {
+        unlink_ticket(row, number);
+        return fk_fail_errno(fd < 0 ? fd : code, "can't queue for %s", row->text);
+    }
+    *ticket = (struct fk_ticket){.fd = fk_fd_take(&fd), .number = number};
+    return 0;
+}
+
+static void tell(int fd, const char *bytes, size_t count)
+{
+    /* Can't fail: an empty FIFO that is open for reading by ourselves has room for two bytes. */
+    if (write(fd, bytes, count) < 0)
+        errno = 0;
+}
+
+void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
+{
+    tell(ticket->fd, "a", 1);
+    unlink_ticket(section->row, ticket->number);
+    if (section->latch.living == ticket->number) {
+        section->latch.living = 0;
+        fk_latch_write(section->fd, &section->latch); /* should it fail, the next one finds the ticket gone */
+    }
+    fk_fd_close(&ticket->fd);
+}
+
+void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket)
+{
+    if (ticket->fd < 0)
+        return;
+    flock(ticket->fd, LOCK_UN);
+    tell(ticket->fd, "gg", 2);
+    unlink_ticket(row, ticket->number);
+    fk_fd_close(&ticket->fd);
+}
+
+void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch)
+{
+    unlink_ticket(row, watch->number);
+}
+
+static bool is_nameless(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && status.st_nlink == 0;
+}
+
+bool fk_queue_is_passed(const struct fk_ticket *ticket)
+{
+    return is_nameless(ticket->fd);
+}
+
+bool fk_queue_look(struct fk_row *row, struct fk_watch *watch)
+{
+    struct fk_record who;
+    if (is_nameless(watch->fd))
+        return true;
+    if (fk_queue_who(row, watch->number, &who) < 0)
+        return false;
+    enum fk_life life = fk_owner_look(&who.owner);
+    watch->stopped = life == FK_STOPPED ? watch->stopped + 1 : 0;
+    return life == FK_DEAD || watch->stopped >= 2;
+}
+
+void fk_queue_unwatch(struct fk_watch *watch)
+{
+    fk_fd_close(&watch->fd);
+    *watch = nothing;
+}
+
+/* ---- for messages ---- */
+
+int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
+{
+    int count = list(row, below, numbers);
+    for (int i = 0; i < count / 2; i++) {
+        uint64_t swap = (*numbers)[i];
+        (*numbers)[i] = (*numbers)[count - 1 - i];
+        (*numbers)[count - 1 - i] = swap;
+    }
+    return count;
+}
+
+int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
+{
+    char text[FK_RECORD_SIZE];
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, ".who").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd < 0)
+        return fd;
+    ssize_t length = read(fd, text, sizeof text);
+    return length < 0 ? -errno : fk_record_read(text, (size_t)length, record);
+}

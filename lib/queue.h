@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The queue of a row: tickets, which are FIFOs queue/NUMBER that their waiter keeps open (O_RDWR) and flocked; queue/NUMBER.who
+ * is the waiter's record. Numbers rise and are never used twice.
+ *
+ * States of a ticket, and who sees what through a read-only descriptor of it (a watch):
+ *   waiting    flocked, no byte in it, no hang-up; made under the latch
+ *   admitted   one byte: nobody is before its watcher. Said by the head of the queue when it has got its slots, under the latch
+ *   left       two bytes: it gave up, or must start over. Needs no latch
+ *   dead       neither, and a hang-up: its waiter was killed
+ *   passed     its name is gone, though its waiter lives: that one was stopped too long. It finds out by st_nlink
+ * Bytes are looked at with FIONREAD and never read, since two may be watching; they are written before the name is unlinked.
+ * The name of a dead ticket is unlinked by whoever finds it, under the latch. A crash at any point leaves a dead ticket,
+ * perhaps without its .who, or a .who beside a dead ticket: both go when it is found.
+ *
+ * Everybody watches the nearest living ticket below his own, so one that goes wakes one. */
+#ifndef FK_QUEUE_H
+#define FK_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "row.h"
+
+struct fk_ticket {
+    int fd; /* -1: none */
+    uint64_t number;
+};
+
+struct fk_watch {
+    int fd; /* -1: none */
+    uint64_t number;
+    unsigned stopped; /* at how many looks in a row its owner was */
+};
+
+enum fk_told { FK_TOLD_NOTHING, FK_TOLD_ADMITTED, FK_TOLD_LEFT };
+
+/* Under the latch: */
+
+/* The last living ticket, or a watch of -1; corrects section->latch.living (in memory only). */
+int fk_queue_last(struct fk_section *section, struct fk_watch *watch);
+/* The nearest living one below number. */
+int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch);
+/* A new ticket at the end, with the record text (length bytes). Writes the latch. */
+int fk_queue_enter(struct fk_section *section, const char *text, size_t length, struct fk_ticket *ticket);
+/* The head has its slots. */
+void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket);
+/* Unlinks the watched one: its owner was stopped too long, or is dead while a copy keeps it open. */
+void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch);
+/* Are all that wait with a number below `below` stopped? */
+int fk_queue_is_stopped(struct fk_row *row, uint64_t below);
+
+/* Without the latch: */
+
+void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket);
+bool fk_queue_is_passed(const struct fk_ticket *ticket);
+enum fk_told fk_queue_told(const struct fk_watch *watch);
+/* Looks at the owner of the watched ticket. True: it is in nobody's way any more (stopped at two looks in a row, dead, or
+ * passed). */
+bool fk_queue_look(struct fk_row *row, struct fk_watch *watch);
+void fk_queue_unwatch(struct fk_watch *watch);
+
+/* For messages: the numbers in the queue below `below`, rising; *numbers is the caller's to free. How many. */
+int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers);
+int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record);
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "record.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LABEL_ROOM 200   /* of the text, escapes counted */
+#define COMMAND_ROOM 440
+
+/* A place in a text that must not overflow; what doesn't fit is left out. */
+struct cursor {
+    char *at, *end;
+};
+
+static void put_text(struct cursor *cursor, const char *text)
+{
+    size_t length = strlen(text), room = (size_t)(cursor->end - cursor->at);
+    length = length < room ? length : room;
+    memcpy(cursor->at, text, length);
+    cursor->at += length;
+}
+
+static void put_number(struct cursor *cursor, const char *key, uint64_t value)
+{
+    char digits[24], *at = digits + sizeof digits - 1;
+    *at = '\0';
+    *--at = '\n';
+    do
+        *--at = (char)('0' + value % 10);
+    while (value /= 10);
+    put_text(cursor, key);
+    put_text(cursor, at);
+}
+
+static bool plain(unsigned char byte)
+{
+    return byte >= 0x20 && byte < 0x7f && byte != '\\';
+}
+
+static void put_escaped(struct cursor *cursor, const char *key, const char *value, size_t room)
+{
+    put_text(cursor, key);
+    char *stop = cursor->at + room < cursor->end - 1 ? cursor->at + room : cursor->end - 1;
+    for (; *value && cursor->at + 4 <= stop; value++) {
+        unsigned char byte = (unsigned char)*value;
+        if (plain(byte)) {
+            *cursor->at++ = (char)byte;
+            continue;
+        }
+        memcpy(cursor->at, (char[]){'\\', 'x', "0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]}, 4);
+        cursor->at += 4;
+    }
+    put_text(cursor, "\n");
+}
+
+int fk_record_write(char *text, const char *id, bool shared, const char *label, const char *command)
+{
+    const struct fk_owner *self;
+    int code = fk_owner_self(&self);
+    if (code < 0)
+        return code;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    struct cursor cursor = {text, text + FK_RECORD_SIZE};
+    put_text(&cursor, (char[]){FK_LIVE, '\n', '\0'});
+    put_text(&cursor, "id=");
+    put_text(&cursor, id);
+    put_number(&cursor, "\npid=", (uint64_t)self->pid);
+    put_number(&cursor, "start=", self->start_time);
+    put_text(&cursor, "boot=");
+    put_text(&cursor, self->boot_id);
+    put_number(&cursor, "\npidns=", self->pid_ns);
+    put_number(&cursor, "timens=", self->time_ns);
+    put_number(&cursor, "pidfd=", self->pidfd_inode);
+    put_number(&cursor, "since=", (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    if (shared)
+        put_text(&cursor, "shared=1\n");
+    if (label)
+        put_escaped(&cursor, "label=", label, LABEL_ROOM);
+    put_escaped(&cursor, "command=", command ? command : fk_owner_command(), COMMAND_ROOM);
+    put_text(&cursor, "end\n");
+    return (int)(cursor.at - text);
+}
+
+static int digit_of(char byte)
+{
+    const char *digits = "0123456789abcdef", *at = byte ? strchr(digits, byte) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+static void get_escaped(char *out, size_t size, const char *value, size_t length)
+{
+    char *end = out + size - 1;
+    for (size_t i = 0; i < length && out < end; i++) {
+        int high = i + 3 < length && value[i] == '\\' ? digit_of(value[i + 2]) : -1;
+        int low = high < 0 ? -1 : digit_of(value[i + 3]);
+        *out++ = low < 0 ? value[i] : (char)(high << 4 | low);
+        i += low < 0 ? 0 : 3;
+    }
+    *out = '\0';
+}
+
+static void get_plain(char *out, size_t size, const char *value, size_t length)
+{
+    length = length < size ? length : size - 1;
+    memcpy(out, value, length);
+    out[length] = '\0';
+}
+
+static void read_line(struct fk_record *record, const char *key, size_t key_length, const char *value, size_t length)
+{
+#define IS(name) (key_length == sizeof(name) - 1 && memcmp(key, name, key_length) == 0)
+    char number[24];
+    get_plain(number, sizeof number, value, length);
+    uint64_t n = strtoull(number, NULL, 10);
+    if (IS("id"))
+        get_plain(record->id, sizeof record->id, value, length);
+    else if (IS("pid"))
+        record->owner.pid = n > 0 && n <= INT32_MAX ? (pid_t)n : 0;
+    else if (IS("start"))
+        record->owner.start_time = n;
+    else if (IS("boot"))
+        get_plain(record->owner.boot_id, sizeof record->owner.boot_id, value, length);
+    else if (IS("pidns"))
+        record->owner.pid_ns = n;
+    else if (IS("timens"))
+        record->owner.time_ns = n;
+    else if (IS("pidfd"))
+        record->owner.pidfd_inode = n;
+    else if (IS("since"))
+        record->since_ns = (int64_t)n;
+    else if (IS("shared"))
+        record->shared = n == 1;
+    else if (IS("label"))
+        get_escaped(record->label, sizeof record->label, value, length);
+    else if (IS("command"))
+        get_escaped(record->command, sizeof record->command, value, length);
+#undef IS
+}
+
+int fk_record_read(const char *text, size_t length, struct fk_record *record)
+{
+    struct fk_record out = {0};
+    if (length < 2 || (text[0] != FK_LIVE && text[0] != FK_ENDED) || text[1] != '\n')
+        return -EBADMSG;
+    out.live = text[0] == FK_LIVE;
+    const char *end = text + length;
+    for (const char *line = text + 2, *stop; line < end; line = stop + 1) {
+        stop = memchr(line, '\n', (size_t)(end - line));
+        if (!stop)
+            return -EBADMSG;
+        if (stop - line == 3 && memcmp(line, "end", 3) == 0) {
+            if (out.live && out.owner.pid == 0)
+                return -EBADMSG;
+            *record = out;
+            return 0;
+        }
+        const char *equals = memchr(line, '=', (size_t)(stop - line));
+        if (equals)
+            read_line(&out, line, (size_t)(equals - line), equals + 1, (size_t)(stop - equals - 1));
+    }
+    return -EBADMSG;
+}
+
+void fk_record_show(const struct fk_record *record, struct flk_holder *holder)
+{
+    *holder = (struct flk_holder){
+        .pid = record->owner.pid,
+        .acquirer = 1,
+        .shared = record->shared,
+        .start_time = record->owner.start_time,
+        .since_ms = record->since_ns / 1000000,
+        .command = record->command,
+        .label = record->label,
+        .id = record->id,
+    };
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A record: what a holder or a waiter says of itself, for people and for cleaning up; never trusted against the kernel.
+ *
+ * Text: a line with the mark, lines of key=value, the last line "end"; what follows it is left from an older, longer
+ * one. In values, control characters, the backslash and bytes above 0x7e stand as \xNN, so that cat(1) on a record is safe.
+ * Unknown keys are passed over, so that later releases can add some.
+ *
+ * States of a place for a record, by its mark:
+ *   FK_ENDED  nobody, or somebody who has released; so is a place that was never used
+ *   FK_LIVE   its writer holds; or died holding, when the kernel says that the slot is free ("abandoned")
+ * Written by the holder, under the row's latch, in one pwrite; its mark is set to FK_ENDED by the same holder, without the
+ * latch, before it unlocks. A crash in between leaves FK_LIVE, which is what it is for. */
+#ifndef FK_RECORD_H
+#define FK_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "flockctl.h"
+#include "owner.h"
+
+#define FK_RECORD_SIZE 1024 /* of any record and of its place on disk */
+#define FK_LIVE '+'
+#define FK_ENDED '-'
+
+struct fk_record {
+    bool live;
+    struct fk_owner owner;
+    int64_t since_ns; /* of CLOCK_REALTIME */
+    bool shared;
+    char id[FLK_ID_SIZE];
+    char label[192], command[512]; /* cut to what fits */
+};
+
+/* The text of a live record of this process, into FK_RECORD_SIZE bytes; its length, or a negative errno. NULL: none; of
+ * command: this process's. */
+int fk_record_write(char *text, const char *id, bool shared, const char *label, const char *command);
+/* -EBADMSG: not a whole record. */
+int fk_record_read(const char *text, size_t length, struct fk_record *record);
+/* The same as the public interface shows it; points into record. */
+void fk_record_show(const struct fk_record *record, struct flk_holder *holder);
+
+#endif

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "registry.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <urcu/urcu-bp.h>
+#include <urcu/list.h>
+#include <urcu/rculfhash.h>
+
+#include "error.h"
+#include "fd.h"
+#include "flockctl.h"
+#include "id.h"
+#include "owner.h"
+#include "root.h"
+#include "row.h"
+
+#define BUCKETS 256 /* fixed: a table that grows by itself starts a thread */
+
+struct fk_name {
+    struct cds_lfht_node node;
+    struct cds_list_head idle; /* in idle_names when its row is */
+    struct fk_row *row;        /* the current one, or NULL */
+    unsigned rows;             /* how many have it as their name: the current one and retired ones in use */
+    _Atomic unsigned exclusive, shared;
+    char name[];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cds_lfht *_Atomic names;
+static CDS_LIST_HEAD(idle_names); /* the longest idle first */
+static unsigned idle_descriptors;
+static _Atomic int users;
+static _Atomic uint64_t generation;
+static _Atomic uint64_t *wiped_in_child; /* a page: the generation, or 0 in a child that no handler has seen */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* FNV-1a: names are short. */
+static unsigned long hash_of(const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return hash;
+}
+
+static int is_name(struct cds_lfht_node *node, const void *key)
+{
+    return strcmp(caa_container_of(node, struct fk_name, node)->name, key) == 0;
+}
+
+/* Under the mutex or inside a read-side section. */
+static struct fk_name *find(struct cds_lfht *table, const char *name)
+{
+    struct cds_lfht_iter iterator;
+    cds_lfht_lookup(table, hash_of(name), is_name, name, &iterator);
+    struct cds_lfht_node *node = cds_lfht_iter_get_node(&iterator);
+    return node ? caa_container_of(node, struct fk_name, node) : NULL;
+}
+
+/* ---- fork ---- */
+
+/* The child's share: its descriptors are closed, so rows of the parent are memory only. Those that a copy of a hold or a request
+ * references are freed with that one. */
+static void forget_parent(void)
+{
+    struct cds_lfht *table = atomic_load(&names);
+    struct cds_lfht_iter iterator;
+    struct fk_name *name;
+    fk_fd_after_fork_child();
+    fk_id_after_fork_child();
+    fk_owner_after_fork_child();
+    fk_root_after_fork_child();
+    CDS_INIT_LIST_HEAD(&idle_names);
+    idle_descriptors = 0;
+    atomic_store(&users, 0);
+    uint64_t fresh = atomic_fetch_add(&generation, 1) + 1;
+    if (wiped_in_child)
+        atomic_store(wiped_in_child, fresh);
+    if (!table)
+        return;
+    urcu_bp_read_lock();
+    cds_lfht_for_each_entry(table, &iterator, name, node) {
+        struct fk_row *row = name->row;
+        name->row = NULL;
+        name->rows = 0;
+        CDS_INIT_LIST_HEAD(&name->idle);
+        atomic_store(&name->exclusive, 0);
+        atomic_store(&name->shared, 0);
+        if (row)
+            fk_row_unref_copy(row);
+    }
+    urcu_bp_read_unlock();
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&lock);
+    fk_fd_before_fork();
+    urcu_bp_before_fork();
+}
+
+static void after_fork_parent(void)
+{
+    urcu_bp_after_fork_parent();
+    fk_fd_after_fork_parent();
+    pthread_mutex_unlock(&lock);
+}
+
+static void after_fork_child(void)
+{
+    urcu_bp_after_fork_child();
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    forget_parent();
+}
+
+static void set_up(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    atomic_store(&generation, 1);
+    void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory != MAP_FAILED && madvise(memory, page, MADV_WIPEONFORK) == 0) {
+        wiped_in_child = memory;
+        atomic_store(wiped_in_child, 1);
+    }
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+void fk_registry_enter(void)
+{
+    pthread_once(&once, set_up);
+    if (!wiped_in_child || atomic_load_explicit(wiped_in_child, memory_order_relaxed))
+        return;
+    /* A raw clone: another thread may have been anywhere. The table may be half-changed, so it is left behind. */
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    atomic_store(&names, NULL);
+    forget_parent();
+}
+
+uint64_t fk_registry_generation(void)
+{
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+void fk_registry_lock(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void fk_registry_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+/* ---- names and rows; everything below is called with or takes the mutex ---- */
+
+static void leave_idle(struct fk_name *name)
+{
+    if (cds_list_empty(&name->idle))
+        return;
+    cds_list_del_init(&name->idle);
+    idle_descriptors -= fk_row_descriptors(name->row);
+}
+
+static struct fk_name *add_name(const char *text)
+{
+    struct cds_lfht *table = atomic_load(&names);
+    if (!table) {
+        table = cds_lfht_new_flavor(BUCKETS, BUCKETS, BUCKETS, 0, &urcu_bp_flavor, NULL);
+        if (!table)
+            return NULL;
+        atomic_store(&names, table);
+    }
+    struct fk_name *name = calloc(1, sizeof *name + strlen(text) + 1);
+    if (!name)
+        return NULL;
+    strcpy(name->name, text);
+    CDS_INIT_LIST_HEAD(&name->idle);
+    cds_lfht_node_init(&name->node);
+    urcu_bp_read_lock();
+    cds_lfht_add(table, hash_of(text), &name->node);
+    urcu_bp_read_unlock();
+    return name;
+}
+
+static struct fk_name *find_name(const char *text)
+{
+    struct cds_lfht *table = atomic_load(&names);
+    if (!table)
+        return NULL;
+    urcu_bp_read_lock();
+    struct fk_name *name = find(table, text); /* stays: names are removed under the mutex only */
+    urcu_bp_read_unlock();
+    return name;
+}
+
+struct fk_row *fk_registry_get(const char *text)
+{
+    pthread_mutex_lock(&lock);
+    struct fk_name *name = find_name(text);
+    struct fk_row *row = name ? name->row : NULL;
+    if (row) {
+        leave_idle(name);
+        row->references++;
+    }
+    pthread_mutex_unlock(&lock);
+    return row;
+}
+
+struct fk_row *fk_registry_put(struct fk_row *row)
+{
+    struct fk_row *surplus = NULL;
+    pthread_mutex_lock(&lock);
+    struct fk_name *name = find_name(row->text);
+    if (!name)
+        name = add_name(row->text);
+    if (!name || name->row) {
+        surplus = row;
+        row = name ? name->row : NULL;
+    } else {
+        name->row = row;
+        name->rows++;
+        row->name = name;
+        row->references++;
+    }
+    if (surplus && row) {
+        leave_idle(name);
+        row->references++;
+    }
+    pthread_mutex_unlock(&lock);
+    if (surplus)
+        fk_registry_unref(surplus);
+    return row;
+}
+
+static unsigned idle_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > UINT32_MAX ? UINT32_MAX / 4 : (unsigned)(limit.rlim_cur / 4);
+}
+
+/* What was taken out under the mutex, to be freed without it. */
+struct garbage {
+    struct fk_row *rows;        /* by next_garbage */
+    struct cds_list_head names; /* by idle */
+};
+#define GARBAGE(garbage) {.names = CDS_LIST_HEAD_INIT((garbage).names)}
+
+/* The row's last reference is gone. A name goes with its last row. */
+static void discard(struct fk_row *row, struct garbage *garbage)
+{
+    struct fk_name *name = row->name;
+    row->next_garbage = garbage->rows;
+    garbage->rows = row;
+    if (!name || --name->rows > 0)
+        return;
+    urcu_bp_read_lock();
+    cds_lfht_del(atomic_load(&names), &name->node);
+    urcu_bp_read_unlock();
+    cds_list_add(&name->idle, &garbage->names);
+}
+
+static void empty(struct garbage *garbage)
+{
+    struct fk_name *name, *next;
+    while (garbage->rows) {
+        struct fk_row *row = garbage->rows;
+        garbage->rows = row->next_garbage;
+        fk_row_free(row);
+    }
+    if (cds_list_empty(&garbage->names))
+        return;
+    urcu_bp_synchronize_rcu(); /* a reader may still look at the names */
+    cds_list_for_each_entry_safe(name, next, &garbage->names, idle)
+        free(name);
+}
+
+/* Discards the longest idle rows until at most `descriptors` are kept. */
+static void evict(unsigned descriptors, struct garbage *garbage)
+{
+    while (idle_descriptors > descriptors && !cds_list_empty(&idle_names)) {
+        struct fk_name *name = cds_list_first_entry(&idle_names, struct fk_name, idle);
+        struct fk_row *row = name->row;
+        leave_idle(name);
+        name->row = NULL;
+        row->references = 0;
+        discard(row, garbage);
+    }
+}
+
+static void drop(struct fk_row *row, struct garbage *garbage)
+{
+    struct fk_name *name = row->name;
+    if (--row->references == 0) {
+        discard(row, garbage);
+    } else if (row->references == 1 && name && name->row == row) {
+        cds_list_add_tail(&name->idle, &idle_names);
+        idle_descriptors += fk_row_descriptors(row);
+    }
+}
+
+void fk_registry_unref(struct fk_row *row)
+{
+    static unsigned limit;
+    struct garbage garbage = GARBAGE(garbage);
+    pthread_mutex_lock(&lock);
+    drop(row, &garbage);
+    /* The limit is asked for when the idle ones have grown past what it was, not each time. */
+    if (idle_descriptors > limit) {
+        limit = idle_limit();
+        if (idle_descriptors > limit)
+            evict(limit / 2, &garbage);
+    }
+    pthread_mutex_unlock(&lock);
+    empty(&garbage);
+}
+
+void fk_registry_retire(struct fk_row *row)
+{
+    struct garbage garbage = GARBAGE(garbage);
+    pthread_mutex_lock(&lock);
+    struct fk_name *name = row->name;
+    if (name && name->row == row) {
+        leave_idle(name);
+        name->row = NULL;
+        if (--row->references == 0)
+            discard(row, &garbage);
+    }
+    pthread_mutex_unlock(&lock);
+    empty(&garbage);
+}
+
+void fk_registry_count(struct fk_row *row, bool shared, int change)
+{
+    atomic_fetch_add(shared ? &row->name->shared : &row->name->exclusive, (unsigned)change);
+}
+
+void fk_registry_users(int change)
+{
+    atomic_fetch_add(&users, change);
+}
+
+int fk_registry_forget(void)
+{
+    struct garbage garbage = GARBAGE(garbage);
+    pthread_mutex_lock(&lock);
+    bool busy = atomic_load(&users) > 0;
+    if (!busy)
+        evict(0, &garbage);
+    pthread_mutex_unlock(&lock);
+    empty(&garbage);
+    return busy ? fk_fail(-EBUSY, "the lock directory can't be changed while this process holds or waits; release first") : 0;
+}
+
+int flk_held(const char *text)
+{
+    fk_registry_enter();
+    struct cds_lfht *table = atomic_load(&names);
+    int held = 0;
+    if (!table)
+        return 0;
+    urcu_bp_read_lock();
+    struct fk_name *name = find(table, text);
+    if (name)
+        held = atomic_load(&name->exclusive) ? 2 : atomic_load(&name->shared) ? 1 : 0;
+    urcu_bp_read_unlock();
+    return held;
+}

@@ -1,0 +1,694 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "request.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/timerfd.h>
+#include <time.h>
+
+#include "deadline.h"
+#include "error.h"
+#include "fd.h"
+#include "flockctl.h"
+#include "hold.h"
+#include "id.h"
+#include "inspect.h"
+#include "owner.h"
+#include "queue.h"
+#include "registry.h"
+#include "slot.h"
+
+#define LOOK_EVERY FK_SECOND
+#define LATCH_PATIENCE (10 * FK_MS) /* of one step; should its holder be stopped, we come back */
+
+enum place { NEWCOMER, QUEUED, HEAD };
+
+struct flk_request {
+    uint64_t generation;
+    struct fk_part *parts; /* in the order asked for */
+    size_t n_parts, current;
+    size_t *order, only_order; /* indices of parts, by name */
+    char id[FLK_ID_SIZE];
+    char *label, *command;
+    int cancel_fd;
+    void (*waiting)(const struct flk_waiting *waiting, void *data);
+    void *data;
+    int64_t started, deadline; /* deadline == started: try once */
+    /* the wait for the current part */
+    enum place place;
+    struct fk_ticket ticket;
+    struct fk_watch watch;
+    struct pollfd *busy; /* as head: slots that aren't free */
+    unsigned n_busy;
+    int64_t next_look, next_message;
+    bool latch_was_taken;
+    /* for flk_request_fd() */
+    int epoll, timer;
+    int *entered;
+    size_t n_entered;
+};
+
+_Atomic unsigned fk_request_let_in_by_look;
+
+static bool tries_once(const struct flk_request *request)
+{
+    return request->deadline == request->started;
+}
+
+static struct fk_part *current_part(const struct flk_request *request)
+{
+    return &request->parts[request->order[request->current]];
+}
+
+/* ---- start ---- */
+
+static int check_want(const struct flk_want *want)
+{
+    int code = fk_row_check_name(want->name);
+    if (code < 0)
+        return code;
+    if ((want->flags & ~(unsigned)FLK_SHARED) || want->reserved0 || want->reserved[0] || want->reserved[1])
+        return fk_fail(-EINVAL, "the request for %s uses something that this release doesn't know", want->name);
+    if ((want->flags & FLK_SHARED) && want->count > 1)
+        return fk_fail(-EINVAL, "%s can't be both shared and counted; leave one out", want->name);
+    if ((want->flags & FLK_SHARED) && want->slots > 1)
+        return fk_fail(-EINVAL, "%s can't be shared with %u slots; only a row of one can", want->name, want->slots);
+    return 0;
+}
+
+/* Insertion sort: requests have a handful of names. */
+static int sort_parts(struct flk_request *request)
+{
+    for (size_t i = 0; i < request->n_parts; i++) {
+        size_t at = i;
+        for (; at > 0; at--) {
+            int order = strcmp(request->parts[request->order[at - 1]].name, request->parts[i].name);
+            if (order == 0)
+                return fk_fail(-EINVAL, "%s is asked for twice; ask once, with a count", request->parts[i].name);
+            if (order < 0)
+                break;
+            request->order[at] = request->order[at - 1];
+        }
+        request->order[at] = i;
+    }
+    return 0;
+}
+
+static int check_wants(const struct flk_want *wants, size_t n_wants)
+{
+    int code = n_wants > 0 ? 0 : fk_fail(-EINVAL, "nothing is asked for; give a name");
+    for (size_t i = 0; code == 0 && i < n_wants; i++)
+        code = check_want(&wants[i]);
+    return code;
+}
+
+/* The parts and, behind them in the same block, their names. */
+static int copy_wants(struct flk_request *request, const struct flk_want *wants, size_t n_wants)
+{
+    size_t size = n_wants * sizeof *request->parts;
+    for (size_t i = 0; i < n_wants; i++)
+        size += strlen(wants[i].name) + 1;
+    request->parts = calloc(1, size);
+    request->order = n_wants == 1 ? &request->only_order : calloc(n_wants, sizeof *request->order);
+    if (!request->parts || !request->order)
+        return fk_fail(-ENOMEM, "out of memory");
+    char *names = (char *)(request->parts + n_wants);
+    for (size_t i = 0; i < n_wants; i++) {
+        struct fk_part *part = &request->parts[i];
+        part->name = names;
+        names = stpcpy(names, wants[i].name) + 1;
+        part->wanted = wants[i].count ? wants[i].count : 1;
+        part->slots_wanted = wants[i].slots;
+        part->shared = wants[i].flags & FLK_SHARED;
+    }
+    request->n_parts = n_wants;
+    return sort_parts(request);
+}
+
+static int copy_options(struct flk_request *request, const struct flk_options *options)
+{
+    if (!options)
+        return 0;
+    for (size_t i = 0; i < sizeof options->reserved / sizeof *options->reserved; i++)
+        if (options->reserved[i])
+            return fk_fail(-EINVAL, "the options use something that this release doesn't know");
+    request->cancel_fd = options->cancel_fd ? *options->cancel_fd : -1;
+    request->waiting = options->waiting;
+    request->data = options->data;
+    request->label = options->label ? strdup(options->label) : NULL;
+    request->command = options->command ? strdup(options->command) : NULL;
+    if ((options->label && !request->label) || (options->command && !request->command))
+        return fk_fail(-ENOMEM, "out of memory");
+    return 0;
+}
+
+static void set_times(struct flk_request *request, int64_t timeout_ms)
+{
+    request->started = fk_now();
+    request->deadline = fk_deadline_in_ms(timeout_ms);
+    if (timeout_ms == 0)
+        request->deadline = request->started;
+    request->next_look = request->started + LOOK_EVERY;
+    request->next_message = request->waiting ? request->started + FK_SECOND : FK_NEVER;
+}
+
+int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
+                      struct flk_request **out)
+{
+    fk_registry_enter();
+    int code = check_wants(wants, n_wants);
+    if (code < 0)
+        return code;
+    struct flk_request *request = calloc(1, sizeof *request);
+    if (!request)
+        return fk_fail(-ENOMEM, "out of memory");
+    request->generation = fk_registry_generation();
+    request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->cancel_fd = -1;
+    fk_registry_users(1);
+    code = copy_wants(request, wants, n_wants);
+    if (code == 0)
+        code = copy_options(request, options);
+    const struct fk_owner *self; /* looked up now, not in the latch */
+    if (code == 0)
+        code = fk_owner_self(&self);
+    if (code < 0) {
+        flk_request_cancel(request);
+        return code;
+    }
+    fk_id_make(request->id);
+    set_times(request, timeout_ms);
+    *out = request;
+    return 0;
+}
+
+/* ---- the row of the current part ---- */
+
+static int cannot_have(const struct fk_part *part, unsigned slots)
+{
+    if (part->shared && slots > 1)
+        return fk_fail(-EINVAL, "%s has %u slots, so it can't be shared; only a row of one can", part->name, slots);
+    if (part->wanted != FLK_ALL && part->wanted > slots)
+        return fk_fail(-EINVAL, "%s has %u slot%s, so %u can't be had; ask for fewer, or: flockctl resize %s %u", part->name, slots,
+                       slots == 1 ? "" : "s", part->wanted, part->name, part->wanted);
+    return 0;
+}
+
+/* Again when the row has been replaced by a larger one. */
+static int make_room(struct fk_part *part, unsigned count)
+{
+    if (part->slots && part->slots != &part->only_slot) {
+        free(part->slots);
+        free(part->fds);
+    }
+    part->slots = count == 1 ? &part->only_slot : malloc(count * sizeof *part->slots);
+    part->fds = count == 1 ? &part->only_fd : malloc(count * sizeof *part->fds);
+    if (part->slots && part->fds)
+        return 0;
+    free(part->slots);
+    free(part->fds);
+    part->slots = NULL;
+    part->fds = NULL;
+    return fk_fail(-ENOMEM, "out of memory");
+}
+
+static int open_row(struct fk_part *part)
+{
+    struct fk_row *row;
+    int code = fk_row_open(part->name, part->slots_wanted, part->wanted > 1 ? FK_ROW_MAKE_DECLARED : FK_ROW_MAKE, &row);
+    if (code < 0)
+        return code;
+    code = cannot_have(part, row->slots);
+    if (code == 0)
+        code = make_room(part, part->wanted == FLK_ALL ? row->slots : part->wanted);
+    if (code < 0) {
+        fk_registry_unref(row);
+        return code;
+    }
+    part->row = row;
+    return 0;
+}
+
+static int want_count(const struct fk_part *part)
+{
+    return (int)(part->wanted == FLK_ALL ? part->row->slots : part->wanted);
+}
+
+static void leave_queue(struct flk_request *request)
+{
+    struct fk_part *part = request->current < request->n_parts ? current_part(request) : NULL;
+    if (part && part->row)
+        fk_queue_leave(part->row, &request->ticket);
+    fk_queue_unwatch(&request->watch);
+    free(request->busy);
+    request->busy = NULL;
+    request->n_busy = 0;
+    request->place = NEWCOMER;
+}
+
+static void start_over(struct flk_request *request, struct fk_part *part)
+{
+    leave_queue(request);
+    fk_registry_retire(part->row);
+    fk_registry_unref(part->row);
+    part->row = NULL;
+}
+
+/* ---- inside a section ---- */
+
+/* Slots taken: says so on disk, and leaves the queue as the one that was served. */
+static int begin_part(struct flk_request *request, struct fk_section *section, struct fk_part *part)
+{
+    char text[FK_RECORD_SIZE];
+    part->count = (unsigned)want_count(part);
+    int length = fk_record_write(text, request->id, part->shared, request->label, request->command);
+    int code = length < 0 ? length : fk_part_begin(section, part, request->id, text, (size_t)length);
+    if (code < 0) {
+        for (unsigned i = 0; i < part->count; i++)
+            fk_slot_drop(&part->fds[i]);
+        part->count = 0;
+        return code;
+    }
+    if (request->ticket.fd >= 0)
+        fk_queue_admit(section, &request->ticket);
+    return 0;
+}
+
+static int take(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool sweep, bool will_sleep)
+{
+    if (will_sleep && !request->busy) {
+        request->busy = malloc(part->row->slots * sizeof *request->busy);
+        if (!request->busy)
+            return fk_fail(-ENOMEM, "out of memory");
+    }
+    int code = fk_slots_take(section, (unsigned)want_count(part), part->shared ? LOCK_SH : LOCK_EX, sweep, part->slots, part->fds,
+                             will_sleep ? request->busy : NULL, &request->n_busy);
+    return code < 0 ? code : begin_part(request, section, part);
+}
+
+/* -EAGAIN: its watched slots are busy. */
+static int step_head(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due)
+{
+    bool was_head = request->place == HEAD;
+    request->place = HEAD;
+    fk_queue_unwatch(&request->watch);
+    int code = take(request, section, part, false, true);
+    if (code != -EAGAIN || !due || part->row->slots == 1)
+        return code;
+    code = take(request, section, part, true, true); /* the watches say no: look for what they can't tell */
+    if (code == 0 && was_head)
+        atomic_fetch_add(&fk_request_let_in_by_look, 1);
+    return code;
+}
+
+static int queue_up(struct flk_request *request, struct fk_section *section)
+{
+    char text[FK_RECORD_SIZE];
+    int length = fk_record_write(text, request->id, current_part(request)->shared, request->label, request->command);
+    if (length < 0)
+        return length;
+    return fk_queue_enter(section, text, (size_t)length, &request->ticket);
+}
+
+/* May one that won't wait longer go past those in the queue below `below`? They must all be stopped. */
+static int take_past_stopped(struct flk_request *request, struct fk_section *section, struct fk_part *part, uint64_t below)
+{
+    int stopped = fk_queue_is_stopped(part->row, below);
+    if (stopped < 0)
+        return stopped;
+    return stopped ? take(request, section, part, true, false) : -EAGAIN;
+}
+
+static int step_newcomer(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool last)
+{
+    uint64_t living = section->latch.living;
+    int code = fk_queue_last(section, &request->watch);
+    if (code < 0)
+        return code;
+    bool empty = request->watch.fd < 0;
+    if (empty || last) {
+        code = empty ? take(request, section, part, last, false) : take_past_stopped(request, section, part, UINT64_MAX);
+        if (code != -EAGAIN || last) {
+            fk_queue_unwatch(&request->watch);
+            if (section->latch.living != living)
+                fk_latch_write(section->fd, &section->latch); /* dead tickets were found; should it fail, they are found again */
+            return code;
+        }
+    }
+    code = queue_up(request, section);
+    if (code < 0)
+        return code;
+    request->place = QUEUED;
+    return empty ? step_head(request, section, part, true) : -EAGAIN;
+}
+
+/* The watched ticket is in nobody's way: on to the nearest living one below, past all whose owners are stopped too. */
+static int pass(struct flk_request *request, struct fk_row *row)
+{
+    struct fk_record who;
+    int code = 0;
+    do {
+        fk_queue_pass(row, &request->watch);
+        fk_queue_unwatch(&request->watch);
+        code = fk_queue_before(row, request->ticket.number, &request->watch);
+    } while (code == 0 && request->watch.fd >= 0 && fk_queue_who(row, request->watch.number, &who) == 0 &&
+             fk_owner_look(&who.owner) != FK_ALIVE);
+    return code;
+}
+
+static int step_queued(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due, bool last)
+{
+    enum fk_told told = fk_queue_told(&request->watch);
+    int code = 0;
+    if (told == FK_TOLD_NOTHING && due && fk_queue_look(part->row, &request->watch)) {
+        code = pass(request, part->row);
+    } else if (told == FK_TOLD_LEFT) {
+        fk_queue_unwatch(&request->watch);
+        code = fk_queue_before(part->row, request->ticket.number, &request->watch);
+    } else if (told == FK_TOLD_ADMITTED) {
+        fk_queue_unwatch(&request->watch);
+    }
+    if (code < 0)
+        return code;
+    if (request->watch.fd < 0)
+        return step_head(request, section, part, due);
+    return last ? take_past_stopped(request, section, part, request->ticket.number) : -EAGAIN;
+}
+
+static int step_in_section(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due, bool last)
+{
+    if (request->ticket.fd >= 0 && fk_queue_is_passed(&request->ticket))
+        leave_queue(request);
+    switch (request->place) {
+    case NEWCOMER:
+        return step_newcomer(request, section, part, last);
+    case QUEUED:
+        return step_queued(request, section, part, due, last);
+    case HEAD:
+        return step_head(request, section, part, due);
+    }
+    return -EINVAL;
+}
+
+/* ---- one part ---- */
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Whether a section can change anything for one in the queue, whose watch says nothing. */
+static bool is_quiet(struct flk_request *request, struct fk_part *part, bool due)
+{
+    if (request->place != QUEUED || request->latch_was_taken || fk_queue_told(&request->watch) != FK_TOLD_NOTHING)
+        return false;
+    if (!due)
+        return true;
+    if (fk_queue_is_passed(&request->ticket))
+        return false;
+    struct fk_watch look = request->watch;
+    bool in_the_way = !fk_queue_look(part->row, &look);
+    if (in_the_way)
+        request->watch.stopped = look.stopped; /* else the section looks again and counts this one itself */
+    return in_the_way;
+}
+
+/* 0: taken. -EAGAIN: not yet. */
+static int step_part(struct flk_request *request, struct fk_part *part, int64_t now)
+{
+    bool due = now >= request->next_look, last = now >= request->deadline;
+    if (!last && is_quiet(request, part, due))
+        return -EAGAIN;
+    for (;;) {
+        struct fk_section section;
+        int code = part->row ? 0 : open_row(part);
+        if (code < 0)
+            return code;
+        int64_t until = tries_once(request) ? request->started + FK_SECOND : earlier(request->deadline, now + LATCH_PATIENCE);
+        code = fk_row_enter(part->row, until, &section);
+        request->latch_was_taken = code == -EAGAIN;
+        if (code == -ESTALE) {
+            start_over(request, part);
+            continue;
+        }
+        if (code < 0)
+            return code;
+        code = step_in_section(request, &section, part, due, last);
+        fk_row_leave(&section);
+        return code;
+    }
+}
+
+static void send_message(struct flk_request *request, struct fk_part *part, int64_t now)
+{
+    int64_t waited = now - request->started;
+    struct fk_picture *picture = malloc(sizeof *picture);
+    if (picture && part->row) {
+        fk_inspect_wait(part->row, request->ticket.fd < 0 ? 0 : request->ticket.number, waited / FK_MS, picture);
+        request->waiting(&picture->waiting, request->data);
+    }
+    free(picture);
+    request->next_message = request->started + (waited < 10 * FK_SECOND ? 10 * FK_SECOND : (waited / (60 * FK_SECOND) + 1) * 60 * FK_SECOND);
+}
+
+static bool is_cancelled(const struct flk_request *request)
+{
+    struct pollfd poll_for = {.fd = request->cancel_fd, .events = POLLIN};
+    return request->cancel_fd >= 0 && poll(&poll_for, 1, 0) > 0;
+}
+
+/* ---- the result ---- */
+
+static int find_predecessor(struct flk_hold *hold)
+{
+    for (size_t i = 0; i < hold->n_parts && !hold->predecessor; i++) {
+        if (!hold->parts[i].predecessor)
+            continue;
+        hold->predecessor = calloc(1, sizeof *hold->predecessor);
+        if (!hold->predecessor)
+            return fk_fail(-ENOMEM, "out of memory");
+        /* A record cut short still says that somebody died. */
+        if (fk_record_read(hold->parts[i].predecessor, FK_RECORD_SIZE, hold->predecessor) < 0)
+            *hold->predecessor = (struct fk_record){0};
+        fk_record_show(hold->predecessor, &hold->predecessor_shown);
+    }
+    return 0;
+}
+
+static int make_hold(struct flk_request *request, int64_t now, struct flk_hold **out)
+{
+    struct flk_hold *hold = calloc(1, sizeof *hold);
+    if (!hold)
+        return fk_fail(-ENOMEM, "out of memory");
+    hold->parts = request->parts;
+    hold->n_parts = request->n_parts;
+    int code = find_predecessor(hold);
+    if (code < 0) {
+        free(hold);
+        return code;
+    }
+    hold->generation = request->generation;
+    memcpy(hold->id, request->id, sizeof hold->id);
+    hold->waited_ms = (now - request->started) / FK_MS;
+    request->parts = NULL;
+    request->n_parts = request->current = 0;
+    fk_registry_users(1);
+    *out = hold;
+    return 0;
+}
+
+static int too_late(const struct flk_request *request, const struct fk_part *part)
+{
+    int64_t waited = (fk_now() - request->started) / FK_MS;
+    if (request->latch_was_taken)
+        return fk_fail(tries_once(request) ? -EBUSY : -ETIMEDOUT,
+                       "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it", part->name);
+    if (tries_once(request))
+        return fk_fail(-EBUSY, "%s is taken", part->name);
+    return fk_fail(-ETIMEDOUT, "%s is still taken after %lld.%03lld s", part->name, (long long)(waited / 1000),
+                   (long long)(waited % 1000));
+}
+
+static void update_epoll(struct flk_request *request);
+
+/* As far as it goes: 0 means that all parts are taken. */
+static int step_parts(struct flk_request *request, int64_t *now)
+{
+    bool first = request->place == NEWCOMER && request->current == 0 && !request->latch_was_taken;
+    *now = first ? request->started : fk_now();
+    if (!first && is_cancelled(request))
+        return fk_fail(-ECANCELED, "the wait for %s was cancelled", current_part(request)->name);
+    for (; request->current < request->n_parts; request->current++) {
+        struct fk_part *part = current_part(request);
+        int code = step_part(request, part, *now);
+        if (code == -EAGAIN && *now >= request->deadline)
+            code = too_late(request, part);
+        if (code == -EAGAIN && *now >= request->next_message)
+            send_message(request, part, *now);
+        if (*now >= request->next_look)
+            request->next_look = *now + LOOK_EVERY;
+        if (code < 0)
+            return code;
+        leave_queue(request);
+    }
+    return 0;
+}
+
+int flk_request_step(struct flk_request *request, struct flk_hold **hold)
+{
+    int64_t now;
+    fk_registry_enter();
+    if (request->generation != fk_registry_generation())
+        return fk_fail(-EINVAL, "a forked child can't go on with its parent's request; start one of its own");
+    if (!request->parts)
+        return fk_fail(-EINVAL, "the request has been served already");
+    int code = step_parts(request, &now);
+    if (code == 0)
+        code = make_hold(request, request->ticket.number ? fk_now() : now, hold);
+    update_epoll(request);
+    return code;
+}
+
+void flk_request_cancel(struct flk_request *request)
+{
+    if (!request)
+        return;
+    fk_registry_enter();
+    bool copy = request->generation != fk_registry_generation();
+    if (copy)
+        request->ticket.fd = request->watch.fd = request->epoll = request->timer = -1;
+    leave_queue(request);
+    for (size_t i = request->n_parts; i-- > 0;)
+        fk_part_end(&request->parts[i], request->id, false, true, copy);
+    fk_fd_close(&request->epoll);
+    fk_fd_close(&request->timer);
+    if (!copy)
+        fk_registry_users(-1);
+    free(request->entered);
+    free(request->parts);
+    if (request->order != &request->only_order)
+        free(request->order);
+    free(request->label);
+    free(request->command);
+    free(request);
+}
+
+/* ---- sleep ---- */
+
+static size_t list_events(const struct flk_request *request, struct pollfd *polls)
+{
+    size_t n = 0;
+    if (request->cancel_fd >= 0)
+        polls[n++] = (struct pollfd){.fd = request->cancel_fd, .events = POLLIN};
+    if (request->watch.fd >= 0)
+        polls[n++] = (struct pollfd){.fd = request->watch.fd, .events = POLLIN};
+    if (request->n_busy > 0)
+        memcpy(polls + n, request->busy, request->n_busy * sizeof *polls);
+    return n + request->n_busy;
+}
+
+static int64_t wake_at(const struct flk_request *request)
+{
+    int64_t at = earlier(earlier(request->deadline, request->next_look), request->next_message);
+    return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
+}
+
+static int sleep_until_event(struct flk_request *request)
+{
+    struct pollfd few[8], *polls = request->n_busy + 2 <= 8 ? few : malloc((request->n_busy + 2) * sizeof *polls);
+    if (!polls)
+        return fk_fail(-ENOMEM, "out of memory");
+    size_t n = list_events(request, polls);
+    int64_t left = wake_at(request) - fk_now();
+    left = left < 0 ? 0 : left;
+    struct timespec timeout = {.tv_sec = left / FK_SECOND, .tv_nsec = left % FK_SECOND};
+    int code = ppoll(polls, n, &timeout, NULL) < 0 && errno != EINTR ? fk_fail_errno(-errno, "can't wait") : 0;
+    if (polls != few)
+        free(polls);
+    return code;
+}
+
+int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
+                     struct flk_hold **hold)
+{
+    struct flk_request *request;
+    int code = flk_request_start(wants, n_wants, options, timeout_ms, &request);
+    if (code < 0)
+        return code;
+    while ((code = flk_request_step(request, hold)) == -EAGAIN) {
+        code = sleep_until_event(request);
+        if (code < 0)
+            break;
+    }
+    flk_request_cancel(request);
+    return code;
+}
+
+int flk_acquire(const char *name, unsigned flags, int64_t timeout_ms, struct flk_hold **hold)
+{
+    return flk_acquire_many(&(struct flk_want){.name = name, .flags = flags}, 1, NULL, timeout_ms, hold);
+}
+
+/* ---- the descriptor ---- */
+
+static int enter_event(struct flk_request *request, int fd)
+{
+    return epoll_ctl(request->epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN}) < 0 ? -errno : 0;
+}
+
+static void set_timer(struct flk_request *request, int64_t at)
+{
+    struct itimerspec when = {.it_value = {.tv_sec = at / FK_SECOND, .tv_nsec = at % FK_SECOND}};
+    timerfd_settime(request->timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+/* Enters what matters now. What can't be entered (out of memory) is made up for by waking at once. */
+static void update_epoll(struct flk_request *request)
+{
+    if (request->epoll < 0)
+        return;
+    for (size_t i = 0; i < request->n_entered; i++)
+        epoll_ctl(request->epoll, EPOLL_CTL_DEL, request->entered[i], NULL);
+    request->n_entered = 0;
+    if (!request->parts)
+        return;
+    size_t room = request->n_busy + 2;
+    struct pollfd *polls = malloc(room * sizeof *polls);
+    int *entered = realloc(request->entered, room * sizeof *entered);
+    request->entered = entered ? entered : request->entered;
+    size_t n = polls && entered ? list_events(request, polls) : 0;
+    int64_t at = polls && entered ? wake_at(request) : 1;
+    for (size_t i = 0; i < n; i++) {
+        if (enter_event(request, polls[i].fd) < 0)
+            at = 1;
+        entered[request->n_entered++] = polls[i].fd;
+    }
+    free(polls);
+    set_timer(request, at);
+}
+
+int flk_request_fd(struct flk_request *request)
+{
+    fk_registry_enter();
+    if (request->epoll >= 0)
+        return request->epoll;
+    fk_fd_enter();
+    FK_CLOSE_FD int epoll = fk_fd_keep(epoll_create1(EPOLL_CLOEXEC));
+    fk_fd_enter();
+    FK_CLOSE_FD int timer = fk_fd_keep(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (epoll < 0 || timer < 0)
+        return fk_fail_errno(epoll < 0 ? epoll : timer, "can't make a descriptor for the request");
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, timer, &(struct epoll_event){.events = EPOLLIN}) < 0)
+        return fk_fail_errno(-errno, "can't make a descriptor for the request");
+    request->epoll = fk_fd_take(&epoll);
+    request->timer = fk_fd_take(&timer);
+    bool stepped = request->place != NEWCOMER || request->current > 0;
+    if (stepped)
+        update_epoll(request);
+    else
+        set_timer(request, 1); /* the first step is due */
+    return request->epoll;
+}

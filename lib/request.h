@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A request on its way to a hold: the names in the order of their bytes, one after the other; for each
+ *
+ *   NEWCOMER  has no ticket. Takes the slots at once when nobody queues, else queues
+ *   QUEUED    has a ticket and watches the one before it
+ *   HEAD      has a ticket, nobody is before it; watches the slots that aren't free. Those that are free stay so until there
+ *             are enough, since everybody else queues
+ *   (served)  slots taken, ticket gone; the next name is a NEWCOMER again
+ *
+ * Each change is made in one section of the row's latch; only giving up needs none. A row that is no longer at its path, or
+ * a ticket that others have passed, makes it a NEWCOMER again. A crash at any point leaves what slot.h, queue.h and hold.h say.
+ *
+ * Sleeping is one poll over what matters at the moment. It is poll and not epoll because the head of the queue watches
+ * every slot of the row but seldom sleeps long: 64 slots cost 2 us to poll and 100 us to enter in an epoll and to remove again.
+ * Only who asked for a descriptor (flk_request_fd) pays for the epoll. */
+#ifndef FK_REQUEST_H
+#define FK_REQUEST_H
+
+#include <stdatomic.h>
+
+/* How often a head was let in by its look once a second and not by an event. For the tests. */
+extern _Atomic unsigned fk_request_let_in_by_look;
+
+#endif

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "root.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "fd.h"
+#include "flockctl.h"
+#include "registry.h"
+
+#define CANDIDATES 5
+#define ROOM_BELOW 300 /* bytes that our own names may add to the directory's */
+
+struct candidate {
+    const char *source;
+    char path[PATH_MAX]; /* "" when it can't be told */
+    bool usable, named;  /* named: by the user, who knows what he does */
+    bool odd;            /* passed over for a reason that the user should hear */
+    char why[256];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char asked_for[PATH_MAX]; /* by flk_root_set() */
+static char chosen[PATH_MAX];    /* "": not yet */
+static char warning[PATH_MAX + 512];
+
+__attribute__((format(printf, 2, 3))) static void because(struct candidate *candidate, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(candidate->why, sizeof candidate->why, format, arguments);
+    va_end(arguments);
+}
+
+static void consider_named(struct candidate *candidate, const char *source, const char *path)
+{
+    candidate->source = source;
+    candidate->named = true;
+    if (!path || !*path) {
+        because(candidate, "not set");
+        return;
+    }
+    candidate->usable = true;
+    because(candidate, "named by the user");
+    snprintf(candidate->path, sizeof candidate->path, "%s", path);
+}
+
+/* path is that of a directory for flockctl in parent, a runtime directory that must be ours. */
+static void consider_runtime(struct candidate *candidate, const char *source, const char *parent)
+{
+    struct stat status;
+    candidate->source = source;
+    if (!parent || !*parent) {
+        because(candidate, "not set");
+        return;
+    }
+    snprintf(candidate->path, sizeof candidate->path, "%s/flockctl", parent);
+    if (parent[0] != '/') {
+        candidate->odd = true;
+        because(candidate, "%s isn't an absolute path", parent);
+    } else if (stat(parent, &status) < 0) {
+        because(candidate, "%s: %s", parent, strerrordesc_np(errno));
+    } else if (!S_ISDIR(status.st_mode)) {
+        candidate->odd = true;
+        because(candidate, "%s isn't a directory", parent);
+    } else if (status.st_uid != geteuid()) {
+        candidate->odd = true;
+        because(candidate, "%s belongs to uid %u, not to us (uid %u)", parent, status.st_uid, geteuid());
+    } else {
+        candidate->usable = true;
+        because(candidate, "%s is ours", parent);
+    }
+}
+
+static void consider_last(struct candidate *candidate)
+{
+    candidate->usable = true;
+    if (geteuid() == 0) {
+        candidate->source = "root's directory";
+        snprintf(candidate->path, sizeof candidate->path, "/run/flockctl");
+        because(candidate, "we are root");
+        return;
+    }
+    candidate->source = "last resort";
+    snprintf(candidate->path, sizeof candidate->path, "/tmp/flockctl-%u", geteuid());
+    because(candidate, "there is no runtime directory of ours");
+}
+
+static void list_candidates(struct candidate candidates[CANDIDATES])
+{
+    char parent[64];
+    memset(candidates, 0, CANDIDATES * sizeof *candidates);
+    consider_named(&candidates[0], "--dir or flk_root_set()", asked_for);
+    consider_named(&candidates[1], "FLOCKCTL_DIR", getenv("FLOCKCTL_DIR"));
+    consider_runtime(&candidates[2], "XDG_RUNTIME_DIR", getenv("XDG_RUNTIME_DIR"));
+    snprintf(parent, sizeof parent, "/run/user/%u", geteuid());
+    consider_runtime(&candidates[3], "runtime directory", parent);
+    consider_last(&candidates[4]);
+}
+
+static unsigned first_usable(const struct candidate candidates[CANDIDATES])
+{
+    unsigned i = 0;
+    while (!candidates[i].usable)
+        i++;
+    return i;
+}
+
+static int make_absolute(const char *path, char out[PATH_MAX])
+{
+    char here[PATH_MAX] = "";
+    if (path[0] != '/' && !getcwd(here, sizeof here))
+        return fk_fail_errno(-errno, "the lock directory %s can't be found: the working directory has no path", path);
+    size_t before = strlen(here), length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    if (before + 1 + length + ROOM_BELOW >= PATH_MAX)
+        return fk_fail(-ENAMETOOLONG, "the path of the lock directory %.60s... is too long; choose a shorter one with FLOCKCTL_DIR or --dir", path);
+    memcpy(out, here, before);
+    out[before] = '/';
+    before += path[0] != '/';
+    memcpy(out + before, path, length);
+    out[before + length] = '\0';
+    return 0;
+}
+
+int fk_root_check(const char *path, const struct fk_root_policy *policy)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd == -ELOOP || fd == -ENOTDIR) {
+        struct stat status;
+        bool link = lstat(path, &status) == 0 && S_ISLNK(status.st_mode);
+        return fk_fail(-EPERM, "the lock directory %s is %s, which isn't safe; remove it or choose another one with FLOCKCTL_DIR or --dir",
+                       path, link ? "a symbolic link" : "not a directory");
+    }
+    if (fd < 0)
+        return fk_fail_errno(fd, "can't open the lock directory %s", path);
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return fk_fail_errno(-errno, "can't look at the lock directory %s", path);
+    if (status.st_uid != policy->owner)
+        return fk_fail(-EPERM, "the lock directory %s belongs to uid %u, not to us (uid %u); choose another one with FLOCKCTL_DIR or --dir",
+                       path, status.st_uid, policy->owner);
+    if (status.st_mode & policy->forbidden)
+        return fk_fail(-EPERM, "the lock directory %s has mode %04o, so that others can get in; if it is yours: chmod 700 %s", path,
+                       status.st_mode & 07777, path);
+    if ((status.st_mode & 0700) != 0700)
+        return fk_fail(-EPERM, "the lock directory %s has mode %04o, so that we can't use it; chmod 700 %s", path,
+                       status.st_mode & 07777, path);
+    return fk_fd_take(&fd);
+}
+
+/* chmod, because the caller's umask is none of our business and may take any bit away. 1: made, 0: was there. */
+static int make_directory(const char *path)
+{
+    if (mkdir(path, 0700) < 0)
+        return errno == EEXIST ? 0 : fk_fail_errno(-errno, "can't make the lock directory %s", path);
+    if (chmod(path, 0700) < 0)
+        return fk_fail_errno(-errno, "can't set the mode of %s", path);
+    return 1;
+}
+
+static int check_version(int directory, const char *path)
+{
+    char text[16] = "";
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "version", O_RDWR | O_CREAT | O_NOFOLLOW, 0600 | S_ISVTX);
+    if (fd < 0)
+        return fk_fail_errno(fd, "can't open %s/version", path);
+    ssize_t length = pread(fd, text, sizeof text - 1, 0);
+    if (length < 0)
+        return fk_fail_errno(-errno, "can't read %s/version", path);
+    if (length == 0) { /* new, or its maker died */
+        length = snprintf(text, sizeof text, "%d\n", FK_PROTOCOL);
+        if (fchmod(fd, 0600 | S_ISVTX) < 0 || pwrite(fd, text, (size_t)length, 0) != length)
+            return fk_fail_errno(errno ? -errno : -ENOSPC, "can't write %s/version", path);
+    }
+    if (atoi(text) != FK_PROTOCOL)
+        return fk_fail(-EPROTONOSUPPORT, "%s is written by another release of flockctl (protocol %.*s, ours is %d); use one release, or another directory with FLOCKCTL_DIR or --dir",
+                       path, (int)strcspn(text, "\n"), text, FK_PROTOCOL);
+    return 0;
+}
+
+static int prepare(const char *path)
+{
+    const struct fk_root_policy ours = {.owner = geteuid(), .forbidden = 077};
+    FK_CLOSE_FD int directory = fk_fd_open(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+    int made = directory == -ENOENT ? make_directory(path) : 0;
+    if (made < 0)
+        return made;
+    fk_fd_close(&directory);
+    directory = fk_root_check(path, &ours);
+    if (directory < 0)
+        return directory;
+    int code = check_version(directory, path);
+    if (code < 0)
+        return code;
+    if (mkdirat(directory, "rows", 0700) == 0 ? fchmodat(directory, "rows", 0700, 0) < 0 : errno != EEXIST)
+        return fk_fail_errno(-errno, "can't make %s/rows", path);
+    return made;
+}
+
+/* tee(2) on a read-only descriptor says whether a FIFO has a writer, and disturbs nobody: 0 none, EAGAIN there is one. */
+static bool has_writer(int directory, const char *name, int scratch)
+{
+    FK_CLOSE_FD int fifo = fk_fd_open(directory, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
+    return fifo >= 0 && tee(fifo, scratch, 1, SPLICE_F_NONBLOCK) < 0 && errno == EAGAIN;
+}
+
+static bool row_has_holder(const char *root, const char *row, int scratch)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/rows/%s/slots", root, row);
+    DIR *slots = opendir(path);
+    bool found = false;
+    for (struct dirent *entry; slots && !found && (entry = readdir(slots));)
+        found = entry->d_name[0] != '.' && has_writer(dirfd(slots), entry->d_name, scratch);
+    if (slots)
+        closedir(slots);
+    return found;
+}
+
+/* The name of a row in root that has a holder, into name. */
+static bool has_holder(const char *root, char name[NAME_MAX + 1])
+{
+    char path[PATH_MAX];
+    int scratch[2];
+    struct stat status;
+    if (lstat(root, &status) < 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid())
+        return false;
+    snprintf(path, sizeof path, "%s/rows", root);
+    DIR *rows = opendir(path);
+    if (!rows)
+        return false;
+    bool found = false;
+    if (pipe2(scratch, O_CLOEXEC | O_NONBLOCK) == 0) {
+        for (struct dirent *entry; !found && (entry = readdir(rows));) {
+            found = entry->d_name[0] != '.' && row_has_holder(root, entry->d_name, scratch[1]);
+            if (found)
+                snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
+        }
+        close(scratch[0]);
+        close(scratch[1]);
+    }
+    closedir(rows);
+    return found;
+}
+
+/* Somebody whose environment differs from ours (a cron job started before the login) may hold locks elsewhere: then we would
+ * exclude nobody. */
+static int refuse_two_worlds(const struct candidate candidates[CANDIDATES], unsigned choice)
+{
+    char row[NAME_MAX + 1];
+    for (unsigned i = choice + 1; i < CANDIDATES; i++)
+        if (candidates[i].usable && strcmp(candidates[i].path, candidates[choice].path) != 0 &&
+            has_holder(candidates[i].path, row))
+            return fk_fail(-EPERM,
+                           "two lock directories are in use: %s is ours now, but %s is held in %s; let that one end, or set FLOCKCTL_DIR to the same directory for both",
+                           candidates[choice].path, row, candidates[i].path);
+    return 0;
+}
+
+static void warn(const struct candidate candidates[CANDIDATES], unsigned choice, bool made)
+{
+    warning[0] = '\0';
+    for (unsigned i = 0; i < choice; i++)
+        if (candidates[i].odd)
+            snprintf(warning, sizeof warning, "%s is passed over, %s; the lock directory is %s", candidates[i].source,
+                     candidates[i].why, candidates[choice].path);
+    if (made && choice == CANDIDATES - 1 && geteuid() != 0)
+        snprintf(warning, sizeof warning, "the lock directory is %s, since there is no runtime directory of ours; set FLOCKCTL_DIR to choose another one",
+                 candidates[choice].path);
+}
+
+static int choose(void)
+{
+    struct candidate *candidates = malloc(CANDIDATES * sizeof *candidates);
+    char path[PATH_MAX];
+    if (!candidates)
+        return fk_fail(-ENOMEM, "out of memory");
+    list_candidates(candidates);
+    unsigned choice = first_usable(candidates);
+    int code = make_absolute(candidates[choice].path, path);
+    if (code == 0)
+        code = prepare(path);
+    int made = code;
+    if (code >= 0 && !candidates[choice].named)
+        code = refuse_two_worlds(candidates, choice);
+    if (code >= 0) {
+        warn(candidates, choice, made > 0);
+        memcpy(chosen, path, sizeof chosen);
+    }
+    free(candidates);
+    return code < 0 ? code : 0;
+}
+
+int fk_root_path(const char **path)
+{
+    pthread_mutex_lock(&lock);
+    int code = chosen[0] ? 0 : choose();
+    pthread_mutex_unlock(&lock);
+    if (code == 0)
+        *path = chosen;
+    return code;
+}
+
+int flk_root_get(char **path)
+{
+    const char *root;
+    fk_registry_enter();
+    int code = fk_root_path(&root);
+    if (code < 0)
+        return code;
+    char *copy = strdup(root);
+    if (!copy)
+        return fk_fail(-ENOMEM, "out of memory");
+    *path = copy;
+    return 0;
+}
+
+int flk_root_set(const char *dir)
+{
+    char path[PATH_MAX] = "";
+    fk_registry_enter();
+    if (dir && !*dir)
+        return fk_fail(-EINVAL, "the name of the lock directory is empty");
+    int code = dir ? make_absolute(dir, path) : 0;
+    if (code == 0)
+        code = fk_registry_forget();
+    if (code < 0)
+        return code;
+    pthread_mutex_lock(&lock);
+    memcpy(asked_for, path, sizeof asked_for);
+    chosen[0] = '\0';
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+static void describe(FILE *out, const struct candidate *candidate, const char *verdict)
+{
+    fprintf(out, "%s: %s", verdict, candidate->source);
+    if (candidate->path[0])
+        fprintf(out, " (%s)", candidate->path);
+    fprintf(out, ": %s\n", candidate->why);
+}
+
+int flk_root_describe(char **text)
+{
+    const char *path;
+    fk_registry_enter();
+    int code = fk_root_path(&path);
+    if (code < 0)
+        return code;
+    struct candidate *candidates = malloc(CANDIDATES * sizeof *candidates);
+    char *buffer = NULL;
+    size_t size;
+    FILE *out = candidates ? open_memstream(&buffer, &size) : NULL;
+    if (out) {
+        list_candidates(candidates);
+        unsigned choice = first_usable(candidates);
+        fprintf(out, "%s\n", path);
+        describe(out, &candidates[choice], "chosen");
+        for (unsigned i = 0; i < CANDIDATES; i++)
+            if (i != choice)
+                describe(out, &candidates[i], candidates[i].usable ? "further down" : "passed over");
+        if (fclose(out) != 0) {
+            free(buffer);
+            buffer = NULL;
+        }
+    }
+    free(candidates);
+    if (!buffer)
+        return fk_fail(-ENOMEM, "out of memory");
+    *text = buffer;
+    return 0;
+}
+
+const char *flk_root_warning(void)
+{
+    return warning[0] ? warning : NULL;
+}
+
+void fk_root_after_fork_child(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}

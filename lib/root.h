@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The lock directory: which one, is it safe, and does this release speak its protocol.
+ *
+ * The first candidate that applies is taken: flk_root_set() (the tool's --dir), $FLOCKCTL_DIR; $XDG_RUNTIME_DIR/flockctl and
+ * /run/user/UID/flockctl where the directory above is ours; for root /run/flockctl; else /tmp/flockctl-UID. TMPDIR is ignored:
+ * two processes with different ones must meet. When the choice wasn't told by name and a candidate further down has a
+ * holder, there would be two worlds: an error.
+ *
+ * On disk: the directory (mode 0700, ours, no symlink), in it `version` and `rows`. A crash while it is made leaves any
+ * part of that, which the next one completes; an empty `version` counts as not yet written. In the process: chosen on first
+ * use, changed only by flk_root_set(), which the registry refuses while something is held or waited for. */
+#ifndef FK_ROOT_H
+#define FK_ROOT_H
+
+#include <sys/types.h>
+
+#define FK_PROTOCOL 1
+
+/* What the safety of the directory is measured by. Directories shared by a group are a policy to come. */
+struct fk_root_policy {
+    uid_t owner;
+    mode_t forbidden; /* mode bits that must not be set */
+};
+
+/* The absolute path; stays valid until flk_root_set(). */
+int fk_root_path(const char **path);
+/* Opens path, which must be a directory that satisfies policy: a descriptor or a negative errno. */
+int fk_root_check(const char *path, const struct fk_root_policy *policy);
+void fk_root_after_fork_child(void);
+
+#endif

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "row.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "deadline.h"
+#include "error.h"
+#include "fd.h"
+#include "flockctl.h"
+#include "id.h"
+#include "registry.h"
+#include "root.h"
+
+#define FILE_MODE (0600 | S_ISVTX) /* sticky: sweepers of runtime directories leave it alone */
+#define TEMPORARY ".tmp."
+#define TRIES 100 /* of what another process may undo in between; each try that fails means that somebody else went on */
+
+static bool is_allowed(char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || (byte >= '0' && byte <= '9') ||
+           (byte && strchr("._@+-", byte));
+}
+
+int fk_row_check_name(const char *name)
+{
+    size_t length = strlen(name), good = 0;
+    while (is_allowed(name[good]))
+        good++;
+    if (length == 0)
+        return fk_fail(-EINVAL, "a name is empty; give one of 1 to %d of A-Z a-z 0-9 . _ @ + -", FLK_NAME_MAX);
+    if (length > FLK_NAME_MAX)
+        return fk_fail(-EINVAL, "the name %.20s... has %zu bytes; at most %d are possible", good >= 20 ? name : "", length, FLK_NAME_MAX);
+    if (good < length)
+        return fk_fail(-EINVAL, "the name %.*s... has a byte 0x%02x at position %zu; possible are A-Z a-z 0-9 . _ @ + -", (int)good,
+                       name, (unsigned char)name[good], good + 1);
+    if (name[0] == '.' || name[0] == '-')
+        return fk_fail(-EINVAL, "the name %s begins with '%c'; it must not begin with '.' or '-'", name, name[0]);
+    return 0;
+}
+
+/* ---- delete ---- */
+
+/* Deletes the directory name in parent with all in it; links are not followed. Best effort: what stays is a `.tmp.*`. */
+static void delete_tree(int parent, const char *name)
+{
+    fk_fd_enter();
+    int fd = fk_fd_keep(openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (fd < 0)
+        return;
+    DIR *directory = fdopendir(fd);
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (unlinkat(fd, entry->d_name, 0) < 0 && (errno == EISDIR || errno == EPERM))
+            delete_tree(fd, entry->d_name);
+    }
+    unlinkat(parent, name, AT_REMOVEDIR);
+    if (directory) {
+        fk_fd_disown(fd);
+        closedir(directory);
+    } else {
+        fk_fd_close(&fd);
+    }
+}
+
+static int open_rows(int *rows)
+{
+    const char *root;
+    char path[PATH_MAX];
+    int code = fk_root_path(&root);
+    if (code < 0)
+        return code;
+    snprintf(path, sizeof path, "%s/rows", root);
+    int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return fk_fail_errno(fd, "can't open %s", path);
+    *rows = fd;
+    return 0;
+}
+
+/* What a killed process left half-made: its flock on it is gone with it. */
+static void sweep(int rows)
+{
+    FK_CLOSE_FD int copy = fk_fd_open(rows, ".", O_RDONLY | O_DIRECTORY, 0);
+    DIR *directory = copy < 0 ? NULL : fdopendir(copy);
+    if (!directory)
+        return;
+    for (struct dirent *entry; (entry = readdir(directory));) {
+        if (strncmp(entry->d_name, TEMPORARY, sizeof TEMPORARY - 1) != 0)
+            continue;
+        FK_CLOSE_FD int fd = fk_fd_open(rows, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            delete_tree(rows, entry->d_name);
+    }
+    fk_fd_disown(copy);
+    copy = -1;
+    closedir(directory);
+}
+
+/* ---- make ---- */
+
+static int make_directory(int parent, const char *name)
+{
+    if (mkdirat(parent, name, 0700) < 0)
+        return -errno;
+    return fchmodat(parent, name, 0700, 0) < 0 ? -errno : 0;
+}
+
+static int make_slots(int directory, unsigned slots)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "slots", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return fd;
+    for (unsigned slot = 0; slot < slots; slot++) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", slot);
+        if (mkfifoat(fd, name, FILE_MODE) < 0 || fchmodat(fd, name, FILE_MODE, 0) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static int make_latch(int directory, unsigned slots)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "latch", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    if (fd < 0)
+        return fd;
+    return fchmod(fd, FILE_MODE) < 0 ? -errno : fk_latch_init(fd, slots);
+}
+
+static int fill(int directory, unsigned slots)
+{
+    int code = make_directory(directory, "slots");
+    if (code == 0)
+        code = make_directory(directory, "queue");
+    if (code == 0)
+        code = make_directory(directory, "holders");
+    if (code == 0)
+        code = make_slots(directory, slots);
+    return code < 0 ? code : make_latch(directory, slots);
+}
+
+/* A new empty directory of our own in rows, flocked. -EAGAIN: a sweeper was quicker than our flock. */
+static int make_temporary(int rows, char name[64])
+{
+    char id[FLK_ID_SIZE];
+    fk_id_make(id);
+    snprintf(name, 64, TEMPORARY "%s", id);
+    int code = make_directory(rows, name);
+    if (code < 0)
+        return code == -ENOENT ? -EAGAIN : code;
+    FK_CLOSE_FD int fd = fk_fd_open(rows, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    struct stat status;
+    if (fd == -ENOENT)
+        return -EAGAIN;
+    if (fd < 0)
+        return fd;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &status) < 0 || status.st_nlink == 0)
+        return -EAGAIN;
+    return fk_fd_take(&fd);
+}
+
+/* A whole row under a temporary name; its directory's descriptor, which keeps sweepers away. */
+static int build(int rows, unsigned slots, char temporary[64])
+{
+    int fd = -EAGAIN;
+    for (int tries = 0; fd == -EAGAIN && tries < TRIES; tries++)
+        fd = make_temporary(rows, temporary);
+    if (fd < 0)
+        return fd;
+    int code = fill(fd, slots);
+    if (code < 0) {
+        delete_tree(rows, temporary);
+        fk_fd_close(&fd);
+        return code;
+    }
+    return fd;
+}
+
+/* -EEXIST: somebody else made it meanwhile. */
+static int make(int rows, const char *name, unsigned slots)
+{
+    char temporary[64];
+    sweep(rows);
+    FK_CLOSE_FD int directory = build(rows, slots, temporary);
+    if (directory < 0)
+        return fk_fail_errno(directory, "can't make the row %s of %u slot%s", name, slots, slots == 1 ? "" : "s");
+    if (renameat2(rows, temporary, rows, name, RENAME_NOREPLACE) == 0)
+        return 0;
+    int code = -errno;
+    delete_tree(rows, temporary);
+    return code == -EEXIST ? code : fk_fail_errno(code, "can't make the row %s", name);
+}
+
+/* ---- open ---- */
+
+/* Of the row's directory: it is one component nearer than the latch, and asking for the latch's times (which stat does)
+ * would make the kernel write finer ones at each change of it (multigrain timestamps, Linux 6.13). */
+bool fk_row_is_current(const struct fk_row *row)
+{
+    const char *root;
+    char path[PATH_MAX];
+    struct statx status;
+    if (fk_root_path(&root) < 0)
+        return false;
+    stpcpy(stpcpy(stpcpy(path, root), "/rows/"), row->text);
+    return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &status) == 0 && status.stx_ino == row->inode &&
+           makedev(status.stx_dev_major, status.stx_dev_minor) == row->device;
+}
+
+static int damaged(const char *name, const char *what)
+{
+    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it: delete its directory, which 'flockctl path --latch %s' names",
+                   name, what, name);
+}
+
+static int open_latch(int directory, const char *name)
+{
+    int fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOATIME, 0);
+    if (fd == -EPERM) /* another user's, which its opener is about to find out */
+        fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd == -ENOENT)
+        return damaged(name, "it has no latch");
+    return fd < 0 ? fk_fail_errno(fd, "can't open the latch of %s", name) : fd;
+}
+
+static int look_at_latch(struct fk_row *row)
+{
+    struct stat status;
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE];
+    if (fstat(row->latch, &status) < 0)
+        return fk_fail_errno(-errno, "can't look at the latch of %s", row->text);
+    if (!S_ISREG(status.st_mode) || status.st_uid != geteuid())
+        return damaged(row->text, S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
+    if (fk_latch_read(row->latch, &latch, record) < 0)
+        return damaged(row->text, "its latch can't be read");
+    row->slots = latch.slots;
+    if (fstat(row->directory, &status) < 0)
+        return fk_fail_errno(-errno, "can't look at the row %s", row->text);
+    row->device = status.st_dev;
+    row->inode = status.st_ino;
+    return 0;
+}
+
+/* From disk. -ENOENT without a sentence: it isn't there. */
+static int open_from_disk(int rows, const char *name, struct fk_row **out)
+{
+    FK_CLOSE_FD int directory = fk_fd_open(rows, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (directory == -ENOENT)
+        return directory;
+    if (directory == -ENOTDIR || directory == -ELOOP)
+        return damaged(name, "it isn't a directory");
+    if (directory < 0)
+        return fk_fail_errno(directory, "can't open the row %s", name);
+    struct fk_row *row = calloc(1, sizeof *row + strlen(name) + 1);
+    if (!row)
+        return fk_fail(-ENOMEM, "out of memory");
+    strcpy(row->text, name);
+    row->references = 1;
+    row->generation = fk_registry_generation();
+    row->directory = fk_fd_take(&directory);
+    row->latch = open_latch(row->directory, name);
+    int code = row->latch < 0 ? row->latch : look_at_latch(row);
+    if (code < 0) {
+        fk_row_free(row);
+        return code;
+    }
+    *out = row;
+    return 0;
+}
+
+static int decide_slots(const char *name, unsigned wanted, enum fk_row_create create, unsigned *slots)
+{
+    struct fk_config_entry *entry = malloc(sizeof *entry);
+    if (!entry)
+        return fk_fail(-ENOMEM, "out of memory");
+    int code = fk_config_look_up(name, entry);
+    if (code == 0 && wanted && entry->slots && wanted != entry->slots)
+        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; ask for as many, or correct the file", entry->file, entry->line,
+                       name, entry->slots, wanted);
+    if (code == 0)
+        *slots = wanted ? wanted : entry->slots ? entry->slots : create == FK_ROW_MAKE ? 1 : 0;
+    if (code == 0 && *slots == 0)
+        code = fk_fail(-ENOENT, "%s isn't defined, so the number of its slots isn't known; say --slots N, or: flockctl define %s --slots N",
+                       name, name);
+    free(entry);
+    return code;
+}
+
+/* From disk, made when it isn't there; never handed out unless it was whole. */
+static int open_or_make(const char *name, unsigned wanted, enum fk_row_create create, struct fk_row **row)
+{
+    FK_CLOSE_FD int rows = -1;
+    int code = open_rows(&rows);
+    if (code < 0)
+        return code;
+    for (int tries = 0; tries < TRIES; tries++) {
+        code = open_from_disk(rows, name, row);
+        if (code != -ENOENT)
+            return code;
+        if (create == FK_ROW_LOOK)
+            return fk_fail(-ENOENT, "%s isn't defined; first: flockctl define %s --slots N", name, name);
+        unsigned slots;
+        code = decide_slots(name, wanted, create, &slots);
+        if (code == 0)
+            code = make(rows, name, slots);
+        if (code < 0 && code != -EEXIST)
+            return code;
+    }
+    return fk_fail(-EIO, "the row %s is made and removed again and again by others; try later", name);
+}
+
+int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **out)
+{
+    int code;
+    if (slots > FLK_SLOTS_MAX)
+        return fk_fail(-EINVAL, "%u slots for %s are too many; a row has 1 to %u", slots, name, FLK_SLOTS_MAX);
+    struct fk_row *row = fk_registry_get(name);
+    if (row && (create == FK_ROW_LOOK || (slots && row->slots != slots)) && !fk_row_is_current(row)) {
+        fk_registry_retire(row);
+        fk_registry_unref(row);
+        row = NULL;
+    }
+    if (!row) {
+        code = fk_row_check_name(name);
+        if (code == 0)
+            code = open_or_make(name, slots, create, &row);
+        if (code < 0)
+            return code;
+        row = fk_registry_put(row);
+        if (!row)
+            return fk_fail(-ENOMEM, "out of memory");
+    }
+    if (slots && row->slots != slots) {
+        code = fk_fail(-EUSERS, "%s has %u slot%s, not %u; ask for as many, or: flockctl resize %s %u", name, row->slots,
+                       row->slots == 1 ? "" : "s", slots, name, slots);
+        fk_registry_unref(row);
+        return code;
+    }
+    *out = row;
+    return 0;
+}
+
+static void free_memory(struct fk_row *row)
+{
+    free(row->watches);
+    free(row);
+}
+
+void fk_row_free(struct fk_row *row)
+{
+    for (unsigned slot = 0; row->watches && slot < row->slots; slot++)
+        fk_fd_close(&row->watches[slot]);
+    while (row->spares > 0)
+        fk_fd_close(&row->spare[--row->spares]);
+    fk_fd_close(&row->latch);
+    fk_fd_close(&row->directory);
+    free_memory(row);
+}
+
+void fk_row_unref_copy(struct fk_row *row)
+{
+    if (--row->references == 0)
+        free_memory(row);
+}
+
+unsigned fk_row_descriptors(const struct fk_row *row)
+{
+    return 2u + row->spares + row->n_watches;
+}
+
+/* ---- sections ---- */
+
+static int borrow_latch(struct fk_row *row)
+{
+    int fd = -1;
+    fk_registry_lock();
+    if (!row->latch_lent) {
+        row->latch_lent = true;
+        fd = row->latch;
+    } else if (row->spares > 0) {
+        fd = row->spare[--row->spares];
+    }
+    fk_registry_unlock();
+    return fd >= 0 ? fd : open_latch(row->directory, row->text);
+}
+
+static void return_latch(struct fk_row *row, int fd)
+{
+    fk_registry_lock();
+    if (fd == row->latch) {
+        row->latch_lent = false;
+        fd = -1;
+    } else if (row->spares < FK_SPARE_LATCHES) {
+        row->spare[row->spares++] = fd;
+        fd = -1;
+    }
+    fk_registry_unlock();
+    fk_fd_close(&fd);
+}
+
+int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
+{
+    int fd = borrow_latch(row);
+    if (fd < 0)
+        return fd;
+    int code = fk_latch_lock(fd, until);
+    if (code < 0) {
+        return_latch(row, fd);
+        return code == -EAGAIN ? code : fk_fail_errno(code, "can't lock the latch of %s", row->text);
+    }
+    section->row = row;
+    section->fd = fd;
+    if (!fk_row_is_current(row))
+        code = -ESTALE;
+    else if (fk_latch_read(fd, &section->latch, section->record) < 0)
+        code = damaged(row->text, "its latch can't be read");
+    if (code < 0)
+        fk_row_leave(section);
+    return code;
+}
+
+void fk_row_leave(struct fk_section *section)
+{
+    fk_latch_unlock(section->fd);
+    return_latch(section->row, section->fd);
+}
+
+/* ---- by a holder of all slots ---- */
+
+int fk_row_delete(struct fk_row *row)
+{
+    struct fk_section section;
+    char temporary[64], id[FLK_ID_SIZE];
+    FK_CLOSE_FD int rows = -1;
+    int code = open_rows(&rows);
+    if (code == 0)
+        code = fk_row_enter(row, FK_NEVER, &section);
+    if (code < 0)
+        return code;
+    fk_id_make(id);
+    snprintf(temporary, sizeof temporary, TEMPORARY "%s", id);
+    if (renameat2(rows, row->text, rows, temporary, RENAME_NOREPLACE) < 0)
+        code = fk_fail_errno(-errno, "can't remove the row %s", row->text);
+    fk_row_leave(&section);
+    if (code == 0) {
+        fk_registry_retire(row);
+        delete_tree(rows, temporary);
+    }
+    return code;
+}
+
+int fk_row_exchange(struct fk_row *row, unsigned slots)
+{
+    struct fk_section section;
+    char temporary[64];
+    FK_CLOSE_FD int rows = -1;
+    int code = open_rows(&rows);
+    if (code < 0)
+        return code;
+    sweep(rows);
+    FK_CLOSE_FD int fresh = build(rows, slots, temporary);
+    if (fresh < 0)
+        return fk_fail_errno(fresh, "can't make %s with %u slots", row->text, slots);
+    code = fk_row_enter(row, FK_NEVER, &section);
+    if (code == 0) {
+        if (renameat2(rows, temporary, rows, row->text, RENAME_EXCHANGE) < 0)
+            code = fk_fail_errno(-errno, "can't resize the row %s", row->text);
+        fk_row_leave(&section);
+    }
+    if (code == 0)
+        fk_registry_retire(row);
+    delete_tree(rows, temporary); /* the old row, or what we built in vain */
+    return code;
+}

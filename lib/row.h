@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A row: the directory $ROOT/rows/NAME, and what this process keeps open of it.
+ *
+ * On disk a row is absent, whole, or gone. It is built under a name of its own, `.tmp.ID`, whose directory its maker flocks
+ * meanwhile, and appears by renameat2(RENAME_NOREPLACE); it goes by a rename to such a name and is then deleted. So a
+ * crash leaves at most a `.tmp.*` that nobody flocks, and whoever makes the next row deletes it. Resizing exchanges a whole
+ * row for a whole new one. Both are done by a holder of all slots, under the latch.
+ *
+ * A process may still have open what is no longer at the path. So each section begins by comparing the directory's device
+ * and inode with those at the absolute path; no decision is made on a row that isn't the one there. */
+#ifndef FK_ROW_H
+#define FK_ROW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "latch.h"
+
+struct fk_name;
+
+#define FK_SPARE_LATCHES 3
+
+struct fk_row {
+    /* under the registry's mutex */
+    unsigned references;
+    struct fk_name *name; /* set once, by the registry */
+    struct fk_row *next_garbage;
+    bool latch_lent;
+    unsigned char spares;
+    int spare[FK_SPARE_LATCHES]; /* more descriptors of the latch, for threads in a section at the same time */
+    /* fixed while it is open */
+    uint64_t generation;
+    dev_t device;
+    ino_t inode; /* of the directory */
+    unsigned slots;
+    int directory;
+    int latch; /* lent to one section at a time; for pread and pwrite anybody's */
+    /* used inside sections only, of which there is one at a time on the whole machine */
+    bool used, checked;
+    int *watches; /* a read-only descriptor of each slot's FIFO, -1: none; see slot.h */
+    unsigned n_watches;
+    char text[]; /* the name */
+};
+
+enum fk_row_create {
+    FK_ROW_LOOK,          /* -ENOENT when it isn't there */
+    FK_ROW_MAKE_DECLARED, /* makes it when its number of slots is given or in the configuration */
+    FK_ROW_MAKE,          /* makes it, of one slot when nothing is said */
+};
+
+int fk_row_check_name(const char *name);
+/* slots: 0, or the number it must have: -EUSERS. The row is the caller's until fk_registry_unref(). */
+int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **row);
+bool fk_row_is_current(const struct fk_row *row); /* the one at its path */
+void fk_row_free(struct fk_row *row);
+/* A reference less to a copy that a fork made. */
+void fk_row_unref_copy(struct fk_row *row);
+unsigned fk_row_descriptors(const struct fk_row *row);
+
+/* One stay in the latch. */
+struct fk_section {
+    struct fk_row *row;
+    int fd; /* of the latch, ours meanwhile */
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE]; /* of slot 0 */
+};
+/* -ESTALE: the row isn't the one at its path any more. -EAGAIN: the latch wasn't to be had until then. */
+int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section);
+void fk_row_leave(struct fk_section *section);
+
+/* By a holder of all slots. */
+int fk_row_delete(struct fk_row *row);
+int fk_row_exchange(struct fk_row *row, unsigned slots);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "slot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "fd.h"
+
+/* Rows larger than this get one page a pipe: a user's pipes share a budget (pipe(7), pipe-user-pages-soft). */
+#define SMALL_ROW 64
+
+struct slot_path {
+    char text[24];
+};
+
+static struct slot_path path_of(unsigned slot)
+{
+    struct slot_path path = {"slots/"};
+    if (slot < 10) {
+        path.text[6] = (char)('0' + slot);
+        path.text[7] = '\0';
+    } else {
+        snprintf(path.text + 6, sizeof path.text - 6, "%u", slot);
+    }
+    return path;
+}
+
+static int cannot_open(const struct fk_row *row, unsigned slot, int code)
+{
+    if (code == -ELOOP || code == -EISDIR || code == -ENOENT || code == -ENXIO)
+        return fk_fail(-EBADMSG, "the row %s is damaged: its slots/%u is %s; when nobody uses it: flockctl remove %s", row->text, slot,
+                       code == -ELOOP ? "a symbolic link" : code == -ENOENT ? "not there" : "no FIFO", row->text);
+    return fk_fail_errno(code, "can't open slot %u of %s", slot, row->text);
+}
+
+static int check_fifo(const struct fk_row *row, unsigned slot, int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return fk_fail_errno(-errno, "can't look at slot %u of %s", slot, row->text);
+    if (S_ISFIFO(status.st_mode) && status.st_uid == geteuid())
+        return 0;
+    return fk_fail(-EBADMSG, "the row %s is damaged: its slots/%u is %s; when nobody uses it: flockctl remove %s", row->text, slot,
+                   S_ISFIFO(status.st_mode) ? "another user's" : "no FIFO", row->text);
+}
+
+static int open_slot(const struct fk_row *row, unsigned slot, int access)
+{
+    struct slot_path path = path_of(slot);
+    int fd = fk_fd_open(row->directory, path.text, access | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0);
+    return fd < 0 ? cannot_open(row, slot, fd) : fd;
+}
+
+static void drain(int fd)
+{
+    char bytes[512];
+    while (read(fd, bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+        ;
+}
+
+/* ---- watches ---- */
+
+static unsigned watches_allowed(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 4 > UINT_MAX ? UINT_MAX : (unsigned)(limit.rlim_cur / 4);
+}
+
+static int open_watch(struct fk_row *row, unsigned slot)
+{
+    FK_CLOSE_FD int fd = open_slot(row, slot, O_RDONLY | O_NOATIME);
+    int code = fd < 0 ? fd : check_fifo(row, slot, fd);
+    if (code < 0)
+        return code;
+    if (row->slots > SMALL_ROW)
+        fcntl(fd, F_SETPIPE_SZ, 4096);
+    FK_CLOSE_FD int primer = open_slot(row, slot, O_RDWR);
+    if (primer < 0)
+        return primer;
+    row->watches[slot] = fk_fd_take(&fd);
+    row->n_watches++;
+    return 0;
+}
+
+/* As many as are allowed; what has none is tried by opening it, and a sleeper finds it by its look once a second. */
+static int open_watches(struct fk_row *row)
+{
+    if (row->n_watches == row->slots)
+        return 0;
+    if (!row->watches) {
+        row->watches = malloc(row->slots * sizeof *row->watches);
+        if (!row->watches)
+            return fk_fail(-ENOMEM, "out of memory");
+        memset(row->watches, -1, row->slots * sizeof *row->watches);
+    }
+    unsigned allowed = watches_allowed();
+    for (unsigned slot = 0; slot < row->slots && row->n_watches < allowed; slot++) {
+        int code = row->watches[slot] < 0 ? open_watch(row, slot) : 0;
+        if (code < 0)
+            return code;
+    }
+    return 0;
+}
+
+static int watch_of(const struct fk_row *row, unsigned slot)
+{
+    return row->watches ? row->watches[slot] : -1;
+}
+
+/* Keeps (a) of the header. */
+static void put_byte_back(const struct fk_row *row, unsigned slot)
+{
+    FK_CLOSE_FD int fd = open_slot(row, slot, O_WRONLY);
+    if (fd >= 0 && write(fd, "", 1) < 0 && errno != EAGAIN)
+        return; /* no reader is left to be told */
+}
+
+/* ---- one slot ---- */
+
+/* The descriptor, or -EAGAIN: busy. */
+static int take_one(struct fk_row *row, unsigned slot, int mode)
+{
+    int watch = watch_of(row, slot);
+    if (watch >= 0)
+        drain(watch);
+    FK_CLOSE_FD int fd = open_slot(row, slot, O_RDWR);
+    if (fd < 0)
+        return fd;
+    if (watch < 0 && !row->checked) {
+        int code = check_fifo(row, slot, fd);
+        if (code < 0)
+            return code;
+        row->checked = row->slots == 1;
+    }
+    if (flock(fd, mode | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? -EAGAIN : fk_fail_errno(-errno, "can't lock slot %u of %s", slot, row->text);
+    if (watch < 0)
+        drain(fd); /* nobody who sleeps on it is before us */
+    return fk_fd_take(&fd);
+}
+
+/* 1 free, 0 busy, or an error. Leaves no byte in it. */
+static int is_free(struct fk_row *row, unsigned slot, int mode)
+{
+    int watch = watch_of(row, slot);
+    if (watch < 0) {
+        int fd = take_one(row, slot, mode);
+        if (fd < 0)
+            return fd == -EAGAIN ? 0 : fd;
+        fk_slot_drop(&fd);
+        return 1;
+    }
+    drain(watch);
+    if (flock(watch, mode | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? 0 : fk_fail_errno(-errno, "can't lock slot %u of %s", slot, row->text);
+    flock(watch, LOCK_UN);
+    return 1;
+}
+
+void fk_slot_drop(int *fd)
+{
+    flock(*fd, LOCK_UN);
+    /* EAGAIN: so many bytes are in it already that nobody can miss the news. */
+    if (write(*fd, "", 1) < 0 && errno != EAGAIN)
+        errno = 0;
+    fk_fd_close(fd);
+}
+
+/* ---- a row of one: try it ---- */
+
+static int take_single(struct fk_section *section, int mode, int *fd, struct pollfd *busy, unsigned *n_busy)
+{
+    struct fk_row *row = section->row;
+    /* A watch keeps the kernel's pipe alive between holders, which is a fifth of the time of a cycle; it isn't worth
+     * opening for one. */
+    int code = row->used || busy ? open_watches(row) : 0;
+    if (code < 0)
+        return code;
+    *fd = take_one(row, 0, mode);
+    if (*fd >= 0) {
+        row->used = true;
+        return 0;
+    }
+    if (*fd == -EAGAIN && busy) {
+        busy[0] = (struct pollfd){.fd = watch_of(row, 0), .events = POLLIN};
+        *n_busy = 1;
+    }
+    return *fd;
+}
+
+/* ---- a row of several ---- */
+
+enum hint { BUSY, FREE, MAYBE, FREE_NO_BYTE };
+
+static int look(struct fk_row *row, bool sweep, struct pollfd *polls, unsigned char *hints)
+{
+    for (unsigned slot = 0; slot < row->slots; slot++)
+        polls[slot] = (struct pollfd){.fd = watch_of(row, slot), .events = POLLIN};
+    if (poll(polls, row->slots, 0) < 0)
+        return fk_fail_errno(-errno, "can't poll the slots of %s", row->text);
+    for (unsigned slot = 0; slot < row->slots; slot++) {
+        bool unsure = sweep || polls[slot].fd < 0 || (polls[slot].revents & POLLIN);
+        hints[slot] = polls[slot].revents & POLLHUP ? FREE : unsure ? MAYBE : BUSY;
+    }
+    return 0;
+}
+
+/* How many are free; settles every MAYBE. */
+static int count_free(struct fk_row *row, int mode, unsigned char *hints)
+{
+    int count = 0;
+    for (unsigned slot = 0; slot < row->slots; slot++) {
+        if (hints[slot] == MAYBE) {
+            int code = is_free(row, slot, mode);
+            if (code < 0)
+                return code;
+            hints[slot] = code ? FREE_NO_BYTE : BUSY;
+        }
+        count += hints[slot] != BUSY;
+    }
+    return count;
+}
+
+/* Takes free slots until there are count of them; how many it got. Outsiders may have been quicker with some. */
+static int take_free(struct fk_row *row, unsigned count, int mode, unsigned char *hints, unsigned *slots, int *fds)
+{
+    unsigned got = 0;
+    for (unsigned slot = 0; slot < row->slots && got < count; slot++) {
+        if (hints[slot] == BUSY)
+            continue;
+        int fd = take_one(row, slot, mode);
+        if (fd == -EAGAIN) {
+            hints[slot] = BUSY;
+            continue;
+        }
+        if (fd < 0) {
+            while (got > 0)
+                fk_slot_drop(&fds[--got]);
+            return fd;
+        }
+        slots[got] = slot;
+        fds[got++] = fd;
+        hints[slot] = FREE; /* taken: should we drop it again, it has a byte */
+    }
+    return (int)got;
+}
+
+static int take_several(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
+                        struct pollfd *polls, unsigned char *hints)
+{
+    struct fk_row *row = section->row;
+    int code = open_watches(row);
+    if (code == 0)
+        code = look(row, sweep, polls, hints);
+    if (code == 0)
+        code = count_free(row, mode, hints);
+    if (code < 0)
+        return code;
+    unsigned got = 0;
+    if ((unsigned)code >= count) {
+        code = take_free(row, count, mode, hints, slots, fds);
+        if (code < 0)
+            return code;
+        got = (unsigned)code;
+    }
+    bool enough = got == count;
+    while (!enough && got > 0)
+        fk_slot_drop(&fds[--got]);
+    for (unsigned slot = 0; slot < row->slots; slot++)
+        if (hints[slot] == FREE_NO_BYTE)
+            put_byte_back(row, slot);
+    return enough ? 0 : -EAGAIN;
+}
+
+/* Sleeping on what is known to be free would not be sleeping. */
+static unsigned keep_busy(const struct pollfd *polls, const unsigned char *hints, unsigned n, struct pollfd *busy)
+{
+    unsigned count = 0;
+    for (unsigned slot = 0; slot < n; slot++)
+        if (hints[slot] == BUSY && polls[slot].fd >= 0)
+            busy[count++] = (struct pollfd){.fd = polls[slot].fd, .events = POLLIN};
+    return count;
+}
+
+int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
+                  struct pollfd *busy, unsigned *n_busy)
+{
+    unsigned n = section->row->slots;
+    if (n == 1) {
+        slots[0] = 0;
+        return take_single(section, mode, fds, busy, n_busy);
+    }
+    struct pollfd *polls = malloc(n * (sizeof *polls + 1));
+    if (!polls)
+        return fk_fail(-ENOMEM, "out of memory");
+    unsigned char *hints = (unsigned char *)(polls + n);
+    int code = take_several(section, count, mode, sweep, slots, fds, polls, hints);
+    if (code == -EAGAIN && busy)
+        *n_busy = keep_busy(polls, hints, n, busy);
+    free(polls);
+    return code;
+}

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+# A new test is a line in one of these lists. tests/unit/NAME and tests/stress/NAME are made from NAME.c, our TAP writer
+# and the convenience archive; tests/cli/NAME.t is an executable shell script that reads tests/tap/tap.sh.
+tests_unit = \
+	tests/unit/config \
+	tests/unit/deadline \
+	tests/unit/error \
+	tests/unit/fd \
+	tests/unit/hold \
+	tests/unit/id \
+	tests/unit/inspect \
+	tests/unit/latch \
+	tests/unit/owner \
+	tests/unit/queue \
+	tests/unit/record \
+	tests/unit/registry \
+	tests/unit/request \
+	tests/unit/root \
+	tests/unit/row \
+	tests/unit/slot
+
+tests_cli = \
+	tests/cli/acquire.t \
+	tests/cli/podman.t
+
+# Short in `make check`, long in `make check-stress`: STRESS_SCALE multiplies what they do.
+tests_stress = \
+	tests/stress/queue
+
+# Built and run by `make bench` only.
+tests_bench =
+tests_bench_scripts =
+
+check_LTLIBRARIES = tests/tap/libtap.la
+tests_tap_libtap_la_SOURCES = tests/tap/tap.c tests/tap/tap.h
+
+check_PROGRAMS += $(tests_unit) $(tests_stress)
+EXTRA_PROGRAMS += $(tests_bench)
+EXTRA_DIST += tests/tap/tap.sh $(tests_cli) $(tests_bench_scripts)
+AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
+LDADD = tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
+
+TESTS = $(tests_unit) $(tests_stress) $(tests_cli)
+TEST_EXTENSIONS = .t
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+T_LOG_DRIVER = $(LOG_DRIVER)
+AM_TESTS_ENVIRONMENT = \
+	top_srcdir='$(abs_top_srcdir)'; top_builddir='$(abs_top_builddir)'; \
+	FLOCKCTL='$(abs_top_builddir)/tools/flockctl'; \
+	export top_srcdir top_builddir FLOCKCTL;
+
+# The same tests under prove: `make prove PROVE_FLAGS=-j4`.
+PROVE_FLAGS =
+prove: all $(check_PROGRAMS)
+	@$(AM_TESTS_ENVIRONMENT) $(TESTS_ENVIRONMENT) set -- $(tests_unit) $(tests_stress); \
+	for t in $(tests_cli); do set -- "$$@" "$(srcdir)/$$t"; done; \
+	$(PROVE) --exec '' $(PROVE_FLAGS) "$$@"
+
+check-stress:
+	STRESS_SCALE=$${STRESS_SCALE:-10} $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tests_stress)'
+
+bench: all $(tests_bench)
+	@$(AM_TESTS_ENVIRONMENT) set -- $(tests_bench); \
+	for t in $(tests_bench_scripts); do set -- "$$@" "$(srcdir)/$$t"; done; \
+	for b; do echo "== $$b"; "$$b" || exit; done
+
+.PHONY: prove check-stress bench

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+bin_PROGRAMS = tools/flockctl
+tools_flockctl_SOURCES = \
+	tools/exit_status.h \
+	tools/flockctl.c \
+	tools/message.c tools/message.h \
+	tools/options.c tools/options.h \
+	tools/spawn.c tools/spawn.h \
+	tools/verb_acquire.c \
+	tools/verb_define.c \
+	tools/verb_dir.c \
+	tools/verb_help.c \
+	tools/verb_path.c \
+	tools/verb_remove.c \
+	tools/verb_resize.c \
+	tools/verb_version.c \
+	tools/verbs.h
+
+# The library as an archive, and liburcu's where that works: a script starts the tool thousands of times, and liburcu's
+# shared libraries add a sixth to each start. It also makes tools/flockctl itself the program, with no libtool wrapper.
+tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS)
