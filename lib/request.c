@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -272,7 +273,9 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
         part->count = 0;
         return code;
     }
-    if (request->ticket.fd >= 0)
+    if (request->ticket.fd >= 0 && request->watch.fd >= 0)
+        fk_queue_leave(part->row, &request->ticket); /* past stopped ones, which are still before those behind us */
+    else if (request->ticket.fd >= 0)
         fk_queue_admit(section, &request->ticket);
     return 0;
 }
@@ -500,15 +503,31 @@ static int make_hold(struct flk_request *request, int64_t now, struct flk_hold *
     return 0;
 }
 
+/* " by pid 812 (make)", for the sentence that says that it's taken. */
+static void name_holder(const struct fk_part *part, char *text, size_t size)
+{
+    struct fk_picture *picture = malloc(sizeof *picture);
+    text[0] = '\0';
+    if (picture && part->row) {
+        fk_inspect_wait(part->row, 0, 0, picture);
+        const struct flk_holder *holder = picture->waiting.holder;
+        if (holder)
+            snprintf(text, size, " by pid %d (%s)", (int)holder->pid, holder->command);
+    }
+    free(picture);
+}
+
 static int too_late(const struct flk_request *request, const struct fk_part *part)
 {
     int64_t waited = (fk_now() - request->started) / FK_MS;
+    int code = tries_once(request) ? -EBUSY : -ETIMEDOUT;
+    char who[600];
     if (request->latch_was_taken)
-        return fk_fail(tries_once(request) ? -EBUSY : -ETIMEDOUT,
-                       "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it", part->name);
-    if (tries_once(request))
-        return fk_fail(-EBUSY, "%s is taken", part->name);
-    return fk_fail(-ETIMEDOUT, "%s is still taken after %lld.%03lld s", part->name, (long long)(waited / 1000),
+        return fk_fail(code, "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it", part->name);
+    name_holder(part, who, sizeof who);
+    if (code == -EBUSY)
+        return fk_fail(code, "%s is taken%s", part->name, who);
+    return fk_fail(code, "%s is still taken%s after %lld.%03lld s", part->name, who, (long long)(waited / 1000),
                    (long long)(waited % 1000));
 }
 

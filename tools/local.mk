@@ -2,11 +2,11 @@
 
 bin_PROGRAMS = tools/flockctl
 tools_flockctl_SOURCES = \
+	tools/command.c tools/command.h \
 	tools/exit_status.h \
 	tools/flockctl.c \
 	tools/message.c tools/message.h \
 	tools/options.c tools/options.h \
-	tools/spawn.c tools/spawn.h \
 	tools/verb_acquire.c \
 	tools/verb_define.c \
 	tools/verb_dir.c \
@@ -20,3 +20,5 @@ tools_flockctl_SOURCES = \
 # The library as an archive, and liburcu's where that works: a script starts the tool thousands of times, and liburcu's
 # shared libraries add a sixth to each start. It also makes tools/flockctl itself the program, with no libtool wrapper.
 tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS)
+# What unwinds (the library is built with -fexceptions) comes from an archive for the same reason.
+tools_flockctl_LDFLAGS = $(AM_LDFLAGS) -static-libgcc

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exit_status.h"
+#include "message.h"
+
+static const int forwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+#define FORWARDED (sizeof forwarded / sizeof *forwarded)
+
+int signals_block(struct signals *signals)
+{
+    sigset_t ours;
+    /* Ignored by whoever started us, it would take the command's end from us. */
+    signal(SIGCHLD, SIG_DFL);
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGCHLD);
+    for (size_t i = 0; i < FORWARDED; i++)
+        sigaddset(&ours, forwarded[i]);
+    if (sigprocmask(SIG_BLOCK, &ours, &signals->before) < 0)
+        return -errno;
+    signals->fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    return signals->fd < 0 ? -errno : 0;
+}
+
+int signals_take(const struct signals *signals)
+{
+    struct signalfd_siginfo info;
+    while (read(signals->fd, &info, sizeof info) == sizeof info)
+        if (info.ssi_signo != SIGCHLD)
+            return (int)info.ssi_signo;
+    return 0;
+}
+
+void signals_die_of(int number)
+{
+    sigset_t only;
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* the core would be ours, of no use to anybody */
+    signal(number, SIG_DFL);
+    sigemptyset(&only);
+    sigaddset(&only, number);
+    raise(number);
+    sigprocmask(SIG_UNBLOCK, &only, NULL);
+    _exit(EXIT_SIGNALLED + number);
+}
+
+/* ---- start ---- */
+
+static bool is_file(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* exec says "no such file" also when a script's interpreter is what is missing. */
+static int complain_of_command(const char *name, int code)
+{
+    if (code == ENOENT && strchr(name, '/') && is_file(name)) {
+        complain("%s can't be run: the interpreter that its first line or its program header names isn't there", name);
+        return EXIT_CANNOT_RUN;
+    }
+    if (code == ENOENT) {
+        complain("the command %s wasn't found%s", name, strchr(name, '/') ? "" : " in PATH; check the spelling, or give its path");
+        return EXIT_NOT_FOUND;
+    }
+    if (code == EACCES)
+        complain("the command %s can't be run: it isn't an executable file, or a directory above it is closed to us; chmod +x may help", name);
+    else
+        complain("the command %s can't be run: %s", name, strerrordesc_np(code));
+    return EXIT_CANNOT_RUN;
+}
+
+static int try_spawn(pid_t *pid, char *const *command, char *const *environment, const posix_spawnattr_t *attributes)
+{
+    int code = posix_spawnp(pid, command[0], NULL, attributes, command, environment);
+    if (code != ENOEXEC)
+        return code;
+    /* A script without a first line of "#!" is the shell's, as for execvp(3) and env(1). */
+    size_t words = 0;
+    while (command[words])
+        words++;
+    char **shell = calloc(words + 2, sizeof *shell);
+    if (!shell)
+        return ENOMEM;
+    shell[0] = (char *)"/bin/sh";
+    memcpy(shell + 1, command, (words + 1) * sizeof *shell);
+    code = posix_spawn(pid, shell[0], NULL, attributes, shell, environment);
+    free(shell);
+    return code;
+}
+
+int command_start(char *const *command, char *const *environment, const struct signals *signals, pid_t *pid)
+{
+    posix_spawnattr_t attributes;
+    int code = posix_spawnattr_init(&attributes);
+    if (code == 0) {
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+        posix_spawnattr_setsigmask(&attributes, &signals->before);
+        code = try_spawn(pid, command, environment, &attributes);
+        posix_spawnattr_destroy(&attributes);
+    }
+    return code ? complain_of_command(command[0], code) : 0;
+}
+
+/* ---- wait ---- */
+
+/* A kernel's or terminal's signal (si_code > 0) has reached the whole process group already. */
+static void forward(pid_t pid, const struct signals *signals)
+{
+    struct signalfd_siginfo info;
+    while (read(signals->fd, &info, sizeof info) == sizeof info)
+        if (info.ssi_signo != SIGCHLD && info.ssi_code <= 0)
+            kill(pid, (int)info.ssi_signo);
+}
+
+int command_wait(pid_t pid, const struct signals *signals)
+{
+    struct pollfd event = {.fd = signals->fd, .events = POLLIN};
+    int status;
+    for (;;) {
+        pid_t ended = waitpid(pid, &status, WNOHANG);
+        if (ended == pid)
+            return status;
+        if (ended < 0)
+            return EXIT_OURS << 8;
+        poll(&event, 1, -1);
+        forward(pid, signals);
+    }
+}

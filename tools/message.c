@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "message.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "exit_status.h"
+
+#define LINE_SIZE 2048 /* less than PIPE_BUF: a line in a pipe stays in one piece */
+
+bool message_quiet, message_verbose;
+
+struct line {
+    char text[LINE_SIZE];
+    size_t length;
+};
+
+__attribute__((format(printf, 2, 0))) static void add_list(struct line *line, const char *format, va_list arguments)
+{
+    int written = vsnprintf(line->text + line->length, sizeof line->text - line->length, format, arguments);
+    if (written > 0)
+        line->length += (size_t)written;
+    if (line->length > sizeof line->text - 1)
+        line->length = sizeof line->text - 1;
+}
+
+__attribute__((format(printf, 2, 3))) static void add(struct line *line, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    add_list(line, format, arguments);
+    va_end(arguments);
+}
+
+static size_t end_line(struct line *line)
+{
+    if (line->length == sizeof line->text - 1)
+        line->length--;
+    line->text[line->length++] = '\n';
+    return line->length;
+}
+
+__attribute__((format(printf, 1, 0))) static void write_line(const char *format, va_list arguments)
+{
+    struct line line = {.length = 0};
+    add(&line, "flockctl: ");
+    add_list(&line, format, arguments);
+    size_t length = end_line(&line);
+    if (write(STDERR_FILENO, line.text, length) < 0)
+        errno = 0; /* nobody is left to be told */
+}
+
+void say(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    if (!message_quiet)
+        write_line(format, arguments);
+    va_end(arguments);
+}
+
+void chat(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    if (message_verbose)
+        write_line(format, arguments);
+    va_end(arguments);
+}
+
+void complain(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_line(format, arguments);
+    va_end(arguments);
+}
+
+int exit_status_of(int code, int conflict_status)
+{
+    if (code == -EBUSY || code == -ETIMEDOUT)
+        return conflict_status;
+    return code == -EDEADLK ? EXIT_DEADLOCK : EXIT_OURS;
+}
+
+int complain_of(int code, int conflict_status)
+{
+    if (code != -EBUSY && code != -ETIMEDOUT)
+        complain("%s", flk_error_detail());
+    else
+        say("%s", flk_error_detail());
+    return exit_status_of(code, conflict_status);
+}
+
+/* ---- the waiting message ---- */
+
+/* Others choose their command lines; a terminal must not obey them. Bytes above 0x7f are left alone unless they could be a C1
+ * control, alone or in UTF-8. */
+static void add_text(struct line *line, const char *text, size_t most)
+{
+    for (size_t i = 0; text[i] && i < most; i++) {
+        unsigned char byte = (unsigned char)text[i], before = i ? (unsigned char)text[i - 1] : 0;
+        bool c1 = byte >= 0x80 && byte < 0xa0 && (before < 0x80 || before == 0xc2);
+        if (byte < 0x20 || byte == 0x7f || c1)
+            add(line, "\\x%02x", byte);
+        else
+            add(line, "%c", byte);
+    }
+    if (strlen(text) > most)
+        add(line, "...");
+}
+
+static void add_since(struct line *line, int64_t since_ms)
+{
+    time_t since = (time_t)(since_ms / 1000), now = time(NULL);
+    struct tm then, today;
+    char text[64];
+    if (!localtime_r(&since, &then) || !localtime_r(&now, &today))
+        return;
+    bool same_day = then.tm_yday == today.tm_yday && then.tm_year == today.tm_year;
+    if (strftime(text, sizeof text, same_day ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &then) > 0)
+        add(line, " since %s", text);
+}
+
+static void add_process(struct line *line, const struct flk_holder *who)
+{
+    add(line, "pid %d (", (int)who->pid);
+    add_text(line, who->command, 200);
+    add(line, ")");
+    if (who->label[0]) {
+        add(line, " \"");
+        add_text(line, who->label, 100);
+        add(line, "\"");
+    }
+    add_since(line, who->since_ms);
+    if (who->stopped)
+        add(line, " (stopped)");
+}
+
+static void add_duration(struct line *line, int64_t ms)
+{
+    long long seconds = ms / 1000;
+    if (seconds < 120)
+        add(line, "%lld s", seconds);
+    else
+        add(line, "%lld min", seconds / 60);
+}
+
+static void compose(struct line *line, const struct flk_waiting *waiting)
+{
+    add(line, "flockctl: waiting for %s for ", waiting->name);
+    add_duration(line, waiting->waited_ms);
+    add(line, ": ");
+    if (!waiting->holder) {
+        add(line, "nobody is known to hold it");
+    } else {
+        add(line, "held by ");
+        add_process(line, waiting->holder);
+        if (waiting->holders > 1)
+            add(line, " and %u more", waiting->holders - 1);
+    }
+    if (!waiting->first) {
+        add(line, "; we are first in line");
+        return;
+    }
+    add(line, "; %u ahead of us, first in line: ", waiting->ahead);
+    add_process(line, waiting->first);
+}
+
+/* A descriptor of our own of a pipe or terminal, which alone is non-blocking; O_NONBLOCK on stderr itself would change it for
+ * everybody who shares it. */
+static int open_stderr(void)
+{
+    struct stat status;
+    if (fstat(STDERR_FILENO, &status) < 0)
+        return -1;
+    if (!S_ISFIFO(status.st_mode) && !S_ISCHR(status.st_mode))
+        return STDERR_FILENO;
+    return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+void message_waiting(const struct flk_waiting *waiting, void *data)
+{
+    struct line line = {.length = 0};
+    (void)data;
+    if (message_quiet)
+        return;
+    compose(&line, waiting);
+    size_t length = end_line(&line);
+    int fd = open_stderr();
+    struct pollfd room = {.fd = fd < 0 ? STDERR_FILENO : fd, .events = POLLOUT};
+    if (poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && write(room.fd, line.text, length) < 0)
+        errno = 0; /* full after all: the next one will say it */
+    if (fd > STDERR_FILENO)
+        close(fd);
+}

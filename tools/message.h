@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What people see on stderr: lines that begin with "flockctl: ", each written in one piece. Text of others (command lines,
+ * labels) is shown with its control characters escaped. */
+#ifndef MESSAGE_H
+#define MESSAGE_H
+
+#include <flockctl.h>
+#include <stdbool.h>
+
+extern bool message_quiet, message_verbose;
+
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));   /* not with --quiet */
+void chat(const char *format, ...) __attribute__((format(printf, 1, 2)));  /* with --verbose only */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2))); /* always */
+/* The library's last failure; quietly, if it only says that somebody else has it and --quiet was given. Its exit status. */
+int complain_of(int code, int conflict_status);
+
+/* For struct flk_options: one line that says what is waited for, who has it, who is first in line. Never blocks: a waiter
+ * that hangs in a full pipe would keep everybody behind it waiting. */
+void message_waiting(const struct flk_waiting *waiting, void *data);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The command line. An option means the same for every verb that takes it, so there is one table of them all and one struct of
+ * their values; a verb names the groups that it takes. Options stand anywhere before the first "--"; of two the later
+ * wins; unique prefixes of long ones do. Nothing behind "--" is looked at. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum option_group {
+    GROUP_GLOBAL = 1 << 0, /* --dir -q -v -h --version */
+    GROUP_WAIT = 1 << 1,   /* -n -w -E */
+    GROUP_SLOTS = 1 << 2,  /* --slots */
+    GROUP_LOCK = 1 << 3,   /* -s -l */
+    GROUP_RUN = 1 << 4,    /* -c --detach */
+    GROUP_WHILE = 1 << 5,  /* --while */
+    GROUP_LATCH = 1 << 6,  /* --latch */
+};
+
+struct options {
+    bool help, version;
+    const char *dir;
+    int64_t wait_ms; /* FLK_FOREVER */
+    int conflict_status;
+    unsigned slots; /* 0: not given */
+    bool shared, detach, latch;
+    const char *label, *shell;
+    pid_t while_pid; /* 0: not given */
+    char **operands;
+    size_t n_operands;
+    char **command; /* behind "--"; NULL: there is no "--" */
+};
+
+/* What stands between argv[0], the verb, and the first "--". Keeps what options_parse_global() put there. False: it has
+ * complained. */
+bool options_parse(int argc, char **argv, unsigned groups, struct options *options);
+/* GLOBAL options before the verb; the index of the verb in argv (argc: there is none), or -1. */
+int options_parse_global(int argc, char **argv, struct options *options);
+
+/* 1.5, 250ms, 30s, 2m, 1h, 1d, forever; in ms, rounded up. False: not a time. */
+bool parse_time(const char *text, int64_t *ms);
+/* Decimal digits, from least to most. */
+bool parse_number(const char *text, unsigned long least, unsigned long most, unsigned long *value);
+
+#endif
