@@ -89,7 +89,8 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
     char other[FK_RECORD_SIZE];
     const char *record = section->record;
     ssize_t got = FK_RECORD_SIZE;
-    if (slot > 0) {
+    /* What the section read first is older than our flock: its holder may have ended between the two. */
+    if (slot > 0 || record[0] == FK_LIVE) {
         got = pread(section->fd, other, sizeof other, fk_latch_record_at(slot));
         if (got < 0)
             return -errno;

@@ -3,13 +3,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -19,7 +23,7 @@
 #define PIDFS_MAGIC 0x50494446 /* linux/magic.h from Linux 6.9 on */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic int known;
+static _Atomic int known, command_known;
 static struct fk_owner this_process;
 static char command_line[512];
 
@@ -81,6 +85,13 @@ static int open_pidfd(pid_t pid)
     return fk_fd_keep(pidfd_open(pid, 0));
 }
 
+/* All its threads have, that is. Its parent may not have reaped it, and may never do so: no ESRCH then. */
+static bool has_ended(int pidfd)
+{
+    struct pollfd poll_for = {.fd = pidfd, .events = POLLIN};
+    return poll(&poll_for, 1, 0) > 0 && (poll_for.revents & POLLIN);
+}
+
 static int look_up_self(struct fk_owner *self)
 {
     char state;
@@ -114,10 +125,8 @@ int fk_owner_self(const struct fk_owner **self)
         pthread_mutex_lock(&lock);
         if (!atomic_load(&known)) {
             code = look_up_self(&this_process);
-            if (code == 0) {
-                look_up_command();
+            if (code == 0)
                 atomic_store_explicit(&known, 1, memory_order_release);
-            }
         }
         pthread_mutex_unlock(&lock);
     }
@@ -128,8 +137,15 @@ int fk_owner_self(const struct fk_owner **self)
 
 const char *fk_owner_command(void)
 {
-    const struct fk_owner *self;
-    return fk_owner_self(&self) < 0 ? "" : command_line;
+    if (!atomic_load_explicit(&command_known, memory_order_acquire)) {
+        pthread_mutex_lock(&lock);
+        if (!atomic_load(&command_known)) {
+            look_up_command();
+            atomic_store_explicit(&command_known, 1, memory_order_release);
+        }
+        pthread_mutex_unlock(&lock);
+    }
+    return command_line;
 }
 
 enum fk_life fk_owner_look(const struct fk_owner *owner)
@@ -146,6 +162,8 @@ enum fk_life fk_owner_look(const struct fk_owner *owner)
         return FK_DEAD;
     if (pidfd >= 0 && owner->pidfd_inode && unique_inode(pidfd) != owner->pidfd_inode)
         return FK_DEAD;
+    if (pidfd >= 0 && has_ended(pidfd))
+        return FK_DEAD;
     char state;
     uint64_t start_time;
     if (read_stat(owner->pid, &state, &start_time) < 0)
@@ -155,8 +173,45 @@ enum fk_life fk_owner_look(const struct fk_owner *owner)
     return state == 'T' || state == 't' ? FK_STOPPED : FK_ALIVE;
 }
 
+/* A line of /proc/locks, "1: FLOCK  ADVISORY  WRITE 4711 00:19:12 0 EOF": pid, device in hexadecimal, inode. */
+static bool is_flock_of(const char *line, const struct stat *status, int *pid)
+{
+    unsigned major_number, minor_number;
+    unsigned long long inode;
+    return sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%llu", pid, &major_number, &minor_number, &inode) == 4 && *pid > 0 &&
+           inode == status->st_ino && makedev(major_number, minor_number) == status->st_dev;
+}
+
+int fk_owner_of_flock(int fd, struct fk_owner *owner)
+{
+    const struct fk_owner *self;
+    struct stat status;
+    char line[256];
+    int pid = 0, code = fk_owner_self(&self);
+    if (code < 0)
+        return code;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    FK_CLOSE_FD int locks = fk_fd_open(AT_FDCWD, "/proc/locks", O_RDONLY, 0);
+    FILE *file = locks < 0 ? NULL : fdopen(locks, "r");
+    if (!file)
+        return locks < 0 ? locks : -ENOMEM;
+    bool found = false;
+    while (!found && fgets(line, sizeof line, file))
+        found = is_flock_of(line, &status, &pid);
+    fk_fd_disown(fk_fd_take(&locks));
+    fclose(file);
+    if (!found)
+        return -ENOENT;
+    /* Its start time isn't known, and time_ns = 0 keeps it from being compared. */
+    *owner = (struct fk_owner){.pid = pid, .pid_ns = self->pid_ns};
+    memcpy(owner->boot_id, self->boot_id, sizeof owner->boot_id);
+    return 0;
+}
+
 void fk_owner_after_fork_child(void)
 {
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     atomic_store(&known, 0);
+    atomic_store(&command_known, 0); /* the child may have executed nothing, but written over its argv */
 }

@@ -4,8 +4,8 @@
  * times compare only within one time namespace), and the pidfd's inode where the kernel has pidfs (Linux 6.9), which is never
  * used again before a reboot.
  *
- * Dead is only what is proven dead: another boot; or, in our own pid namespace, ESRCH, another start time, another
- * pidfd inode. A file missing in /proc proves nothing (hidepid). Everything else is alive. */
+ * Dead is only what is proven dead: another boot; or, in our own pid namespace, ESRCH, a readable pidfd (a zombie),
+ * another start time, another pidfd inode. A file missing in /proc proves nothing (hidepid). Everything else is alive. */
 #ifndef FK_OWNER_H
 #define FK_OWNER_H
 
@@ -29,6 +29,8 @@ int fk_owner_self(const struct fk_owner **self);
 /* This process's command line as ps(1) shows it, at most a few hundred bytes. Looked up once. */
 const char *fk_owner_command(void);
 enum fk_life fk_owner_look(const struct fk_owner *owner);
+/* The process that flocked the file open as fd, as far as the kernel shows it to us (its pid). -ENOENT. */
+int fk_owner_of_flock(int fd, struct fk_owner *owner);
 void fk_owner_after_fork_child(void);
 
 #endif

@@ -54,9 +54,7 @@ enum fk_told fk_queue_told(const struct fk_watch *watch)
     return ioctl(watch->fd, FIONREAD, &bytes) == 0 && bytes == 1 ? FK_TOLD_ADMITTED : FK_TOLD_LEFT;
 }
 
-/* Opens a watch of ticket number if that lives: 1; 0: it doesn't. It lives when it can't be flocked and the primed watch shows
- * nothing: the flock alone might be that of a process which was killed while it tested. */
-static int watch_if_living(struct fk_row *row, uint64_t number, struct fk_watch *watch)
+int fk_queue_watch(const struct fk_row *row, uint64_t number, struct fk_watch *watch)
 {
     struct ticket_path path = path_of(number, "");
     struct fk_watch fresh = {.number = number};
@@ -137,7 +135,7 @@ int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch)
     int count = list(row, number, &numbers), found = 0;
     *watch = nothing;
     for (int i = 0; found == 0 && i < count; i++) {
-        found = watch_if_living(row, numbers[i], watch);
+        found = fk_queue_watch(row, numbers[i], watch);
         if (found == 0)
             unlink_ticket(row, numbers[i]);
     }
@@ -152,7 +150,7 @@ int fk_queue_last(struct fk_section *section, struct fk_watch *watch)
     *watch = nothing;
     if (number == 0)
         return 0;
-    int code = watch_if_living(row, number, watch);
+    int code = fk_queue_watch(row, number, watch);
     if (code == 0) {
         unlink_ticket(row, number);
         code = fk_queue_before(row, number, watch);
@@ -168,7 +166,7 @@ int fk_queue_is_stopped(struct fk_row *row, uint64_t below)
     for (int i = 0; stopped == 1 && i < count; i++) {
         struct fk_watch watch = nothing;
         struct fk_record who;
-        if (watch_if_living(row, numbers[i], &watch) == 1)
+        if (fk_queue_watch(row, numbers[i], &watch) == 1)
             stopped = fk_queue_who(row, numbers[i], &who) == 0 && fk_owner_look(&who.owner) != FK_ALIVE;
         fk_queue_unwatch(&watch);
     }
@@ -177,15 +175,6 @@ int fk_queue_is_stopped(struct fk_row *row, uint64_t below)
 }
 
 /* ---- come and go ---- */
-
-static int write_who(const struct fk_row *row, uint64_t number, const char *text, size_t length)
-{
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, ".who").text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
-    if (fd < 0)
-        return fd;
-    ssize_t written = write(fd, text, length);
-    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
-}
 
 static int make_ticket(const struct fk_row *row, uint64_t number)
 {
@@ -200,21 +189,28 @@ static int make_ticket(const struct fk_row *row, uint64_t number)
     return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : fk_fd_take(&fd);
 }
 
-int fk_queue_enter(struct fk_section *section, const char *text, size_t length, struct fk_ticket *ticket)
+int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket)
 {
     struct fk_row *row = section->row;
     uint64_t number = section->latch.number + 1;
     section->latch.number = section->latch.living = number;
     int code = fk_latch_write(section->fd, &section->latch);
-    FK_CLOSE_FD int fd = code < 0 ? code : make_ticket(row, number);
-    if (fd >= 0)
-        code = write_who(row, number, text, length);
-    if (fd < 0 || code < 0) {
+    int fd = code < 0 ? code : make_ticket(row, number);
+    if (fd < 0) {
         unlink_ticket(row, number);
-        return fk_fail_errno(fd < 0 ? fd : code, "can't queue for %s", row->text);
+        return fk_fail_errno(fd, "can't queue for %s", row->text);
     }
-    *ticket = (struct fk_ticket){.fd = fk_fd_take(&fd), .number = number};
+    *ticket = (struct fk_ticket){.fd = fd, .number = number};
     return 0;
+}
+
+void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char *text, size_t length)
+{
+    struct ticket_path path = path_of(ticket->number, ".who");
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    ticket->has_who = fd >= 0;
+    if (fd >= 0 && write(fd, text, length) < 0)
+        errno = 0; /* what isn't whole isn't read */
 }
 
 static void tell(int fd, const char *bytes, size_t count)
@@ -227,21 +223,24 @@ static void tell(int fd, const char *bytes, size_t count)
 void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
 {
     tell(ticket->fd, "a", 1);
-    unlink_ticket(section->row, ticket->number);
+    ticket->admitted = true;
     if (section->latch.living == ticket->number) {
         section->latch.living = 0;
         fk_latch_write(section->fd, &section->latch); /* should it fail, the next one finds the ticket gone */
     }
-    fk_fd_close(&ticket->fd);
 }
 
 void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket)
 {
     if (ticket->fd < 0)
         return;
-    flock(ticket->fd, LOCK_UN);
-    tell(ticket->fd, "gg", 2);
-    unlink_ticket(row, ticket->number);
+    if (!ticket->admitted) {
+        flock(ticket->fd, LOCK_UN);
+        tell(ticket->fd, "gg", 2);
+    }
+    if (ticket->has_who)
+        unlinkat(row->directory, path_of(ticket->number, ".who").text, 0);
+    unlinkat(row->directory, path_of(ticket->number, "").text, 0);
     fk_fd_close(&ticket->fd);
 }
 
@@ -292,7 +291,7 @@ int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
     return count;
 }
 
-int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
+static int read_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
 {
     char text[FK_RECORD_SIZE];
     FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, ".who").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
@@ -300,4 +299,16 @@ int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *re
         return fd;
     ssize_t length = read(fd, text, sizeof text);
     return length < 0 ? -errno : fk_record_read(text, (size_t)length, record);
+}
+
+int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
+{
+    struct fk_record out = {.live = true};
+    if (read_who(row, number, record) == 0)
+        return 0;
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, "").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    int code = fd < 0 ? fd : fk_owner_of_flock(fd, &out.owner);
+    if (code == 0)
+        *record = out;
+    return code;
 }

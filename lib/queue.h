@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The queue of a row: tickets, which are FIFOs queue/NUMBER that their waiter keeps open (O_RDWR) and flocked; queue/NUMBER.who
- * is the waiter's record. Numbers rise and are never used twice.
+/* The queue of a row: tickets, which are FIFOs queue/NUMBER that their waiter keeps open (O_RDWR) and flocked. Numbers rise
+ * and are never used twice. queue/NUMBER.who is the record of a waiter that has waited for a moment already: to make, fill and
+ * unlink it takes 15 us, a fifth of a queued acquisition. Until then the kernel tells who it is (/proc/locks).
  *
  * States of a ticket, and who sees what through a read-only descriptor of it (a watch):
  *   waiting    flocked, no byte in it, no hang-up; made under the latch
@@ -23,6 +24,7 @@
 
 struct fk_ticket {
     int fd; /* -1: none */
+    bool admitted, has_who;
     uint64_t number;
 };
 
@@ -40,9 +42,9 @@ enum fk_told { FK_TOLD_NOTHING, FK_TOLD_ADMITTED, FK_TOLD_LEFT };
 int fk_queue_last(struct fk_section *section, struct fk_watch *watch);
 /* The nearest living one below number. */
 int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch);
-/* A new ticket at the end, with the record text (length bytes). Writes the latch. */
-int fk_queue_enter(struct fk_section *section, const char *text, size_t length, struct fk_ticket *ticket);
-/* The head has its slots. */
+/* A new ticket at the end. Writes the latch. */
+int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket);
+/* The head has its slots. Its ticket's name goes with fk_queue_leave(), after the section. */
 void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket);
 /* Unlinks the watched one: its owner was stopped too long, or is dead while a copy keeps it open. */
 void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch);
@@ -51,6 +53,11 @@ int fk_queue_is_stopped(struct fk_row *row, uint64_t below);
 
 /* Without the latch: */
 
+/* Opens a watch of ticket number if that lives: 1; 0: it doesn't. It lives when it can't be flocked and the primed watch shows
+ * nothing: the flock alone might be that of another who tests, or of a process which was killed while it tested. */
+int fk_queue_watch(const struct fk_row *row, uint64_t number, struct fk_watch *watch);
+/* The record text (length bytes) of the ticket's owner. Best effort: nothing is decided by it that the kernel can't tell. */
+void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char *text, size_t length);
 void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket);
 bool fk_queue_is_passed(const struct fk_ticket *ticket);
 enum fk_told fk_queue_told(const struct fk_watch *watch);
@@ -61,6 +68,7 @@ void fk_queue_unwatch(struct fk_watch *watch);
 
 /* For messages: the numbers in the queue below `below`, rising; *numbers is the caller's to free. How many. */
 int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers);
+/* Of one without a record, only the owner's pid. */
 int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record);
 
 #endif

@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <urcu/urcu-bp.h>
 #include <urcu/list.h>
-#include <urcu/rculfhash.h>
+#include <urcu/rcuhlist.h>
 
 #include "error.h"
 #include "fd.h"
@@ -22,10 +22,12 @@
 #include "root.h"
 #include "row.h"
 
-#define BUCKETS 256 /* fixed: a table that grows by itself starts a thread */
+/* A fixed number of lists: a cds_lfht that grows by itself starts a thread, and even one that doesn't reads /sys when it is
+ * made, which is a tenth of the time that the tool has. */
+#define BUCKETS 512
 
 struct fk_name {
-    struct cds_lfht_node node;
+    struct cds_hlist_node node;
     struct cds_list_head idle; /* in idle_names when its row is */
     struct fk_row *row;        /* the current one, or NULL */
     unsigned rows;             /* how many have it as their name: the current one and retired ones in use */
@@ -34,7 +36,7 @@ struct fk_name {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct cds_lfht *_Atomic names;
+static struct cds_hlist_head names[BUCKETS];
 static CDS_LIST_HEAD(idle_names); /* the longest idle first */
 static unsigned idle_descriptors;
 static _Atomic int users;
@@ -51,29 +53,42 @@ static unsigned long hash_of(const char *name)
     return hash;
 }
 
-static int is_name(struct cds_lfht_node *node, const void *key)
+static struct cds_hlist_head *bucket_of(const char *name)
 {
-    return strcmp(caa_container_of(node, struct fk_name, node)->name, key) == 0;
+    return &names[hash_of(name) % BUCKETS];
 }
 
 /* Under the mutex or inside a read-side section. */
-static struct fk_name *find(struct cds_lfht *table, const char *name)
+static struct fk_name *find(const char *text)
 {
-    struct cds_lfht_iter iterator;
-    cds_lfht_lookup(table, hash_of(name), is_name, name, &iterator);
-    struct cds_lfht_node *node = cds_lfht_iter_get_node(&iterator);
-    return node ? caa_container_of(node, struct fk_name, node) : NULL;
+    struct fk_name *name;
+    cds_hlist_for_each_entry_rcu_2(name, bucket_of(text), node)
+        if (strcmp(name->name, text) == 0)
+            return name;
+    return NULL;
 }
 
 /* ---- fork ---- */
 
 /* The child's share: its descriptors are closed, so rows of the parent are memory only. Those that a copy of a hold or a request
  * references are freed with that one. */
+static void forget_rows(struct cds_hlist_head *bucket)
+{
+    struct fk_name *name;
+    cds_hlist_for_each_entry_2(name, bucket, node) {
+        struct fk_row *row = name->row;
+        name->row = NULL;
+        name->rows = 0;
+        CDS_INIT_LIST_HEAD(&name->idle);
+        atomic_store(&name->exclusive, 0);
+        atomic_store(&name->shared, 0);
+        if (row)
+            fk_row_unref_copy(row);
+    }
+}
+
 static void forget_parent(void)
 {
-    struct cds_lfht *table = atomic_load(&names);
-    struct cds_lfht_iter iterator;
-    struct fk_name *name;
     fk_fd_after_fork_child();
     fk_id_after_fork_child();
     fk_owner_after_fork_child();
@@ -84,20 +99,8 @@ static void forget_parent(void)
     uint64_t fresh = atomic_fetch_add(&generation, 1) + 1;
     if (wiped_in_child)
         atomic_store(wiped_in_child, fresh);
-    if (!table)
-        return;
-    urcu_bp_read_lock();
-    cds_lfht_for_each_entry(table, &iterator, name, node) {
-        struct fk_row *row = name->row;
-        name->row = NULL;
-        name->rows = 0;
-        CDS_INIT_LIST_HEAD(&name->idle);
-        atomic_store(&name->exclusive, 0);
-        atomic_store(&name->shared, 0);
-        if (row)
-            fk_row_unref_copy(row);
-    }
-    urcu_bp_read_unlock();
+    for (size_t i = 0; i < BUCKETS; i++)
+        forget_rows(&names[i]);
 }
 
 static void before_fork(void)
@@ -140,7 +143,7 @@ void fk_registry_enter(void)
         return;
     /* A raw clone: another thread may have been anywhere. The table may be half-changed, so it is left behind. */
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    atomic_store(&names, NULL);
+    memset(names, 0, sizeof names);
     forget_parent();
 }
 
@@ -171,40 +174,19 @@ static void leave_idle(struct fk_name *name)
 
 static struct fk_name *add_name(const char *text)
 {
-    struct cds_lfht *table = atomic_load(&names);
-    if (!table) {
-        table = cds_lfht_new_flavor(BUCKETS, BUCKETS, BUCKETS, 0, &urcu_bp_flavor, NULL);
-        if (!table)
-            return NULL;
-        atomic_store(&names, table);
-    }
     struct fk_name *name = calloc(1, sizeof *name + strlen(text) + 1);
     if (!name)
         return NULL;
     strcpy(name->name, text);
     CDS_INIT_LIST_HEAD(&name->idle);
-    cds_lfht_node_init(&name->node);
-    urcu_bp_read_lock();
-    cds_lfht_add(table, hash_of(text), &name->node);
-    urcu_bp_read_unlock();
-    return name;
-}
-
-static struct fk_name *find_name(const char *text)
-{
-    struct cds_lfht *table = atomic_load(&names);
-    if (!table)
-        return NULL;
-    urcu_bp_read_lock();
-    struct fk_name *name = find(table, text); /* stays: names are removed under the mutex only */
-    urcu_bp_read_unlock();
+    cds_hlist_add_head_rcu(&name->node, bucket_of(text));
     return name;
 }
 
 struct fk_row *fk_registry_get(const char *text)
 {
     pthread_mutex_lock(&lock);
-    struct fk_name *name = find_name(text);
+    struct fk_name *name = find(text);
     struct fk_row *row = name ? name->row : NULL;
     if (row) {
         leave_idle(name);
@@ -218,7 +200,7 @@ struct fk_row *fk_registry_put(struct fk_row *row)
 {
     struct fk_row *surplus = NULL;
     pthread_mutex_lock(&lock);
-    struct fk_name *name = find_name(row->text);
+    struct fk_name *name = find(row->text);
     if (!name)
         name = add_name(row->text);
     if (!name || name->row) {
@@ -261,9 +243,7 @@ static void discard(struct fk_row *row, struct garbage *garbage)
     garbage->rows = row;
     if (!name || --name->rows > 0)
         return;
-    urcu_bp_read_lock();
-    cds_lfht_del(atomic_load(&names), &name->node);
-    urcu_bp_read_unlock();
+    cds_hlist_del_rcu(&name->node);
     cds_list_add(&name->idle, &garbage->names);
 }
 
@@ -361,13 +341,10 @@ int fk_registry_forget(void)
 
 int flk_held(const char *text)
 {
-    fk_registry_enter();
-    struct cds_lfht *table = atomic_load(&names);
     int held = 0;
-    if (!table)
-        return 0;
+    fk_registry_enter();
     urcu_bp_read_lock();
-    struct fk_name *name = find(table, text);
+    struct fk_name *name = find(text);
     if (name)
         held = atomic_load(&name->exclusive) ? 2 : atomic_load(&name->shared) ? 1 : 0;
     urcu_bp_read_unlock();

@@ -2,7 +2,7 @@
 /* What this process has: the names it used, the rows it keeps open for them, how often it holds each, and what happens to all
  * that in a fork.
  *
- * A name is entered on first use in a hash table that flk_held() reads without any lock (liburcu). One mutex guards all
+ * A name is entered on first use in hashed lists that flk_held() reads without any lock (liburcu). One mutex guards all
  * changes, the references of rows and their lent latches; no system call that may sleep is made under it.
  *
  * A row is referenced by the requests and holds that use it and, while it is current (the row at that path as far as we know),

@@ -24,6 +24,7 @@
 #include "slot.h"
 
 #define LOOK_EVERY FK_SECOND
+#define WHO_AFTER (100 * FK_MS) /* of queueing: a shorter wait isn't worth a record that people could read */
 #define LATCH_PATIENCE (10 * FK_MS) /* of one step; should its holder be stopped, we come back */
 
 enum place { NEWCOMER, QUEUED, HEAD };
@@ -45,7 +46,7 @@ struct flk_request {
     struct fk_watch watch;
     struct pollfd *busy; /* as head: slots that aren't free */
     unsigned n_busy;
-    int64_t next_look, next_message;
+    int64_t next_look, next_message, write_who_at;
     bool latch_was_taken;
     /* for flk_request_fd() */
     int epoll, timer;
@@ -154,6 +155,7 @@ static void set_times(struct flk_request *request, int64_t timeout_ms)
     if (timeout_ms == 0)
         request->deadline = request->started;
     request->next_look = request->started + LOOK_EVERY;
+    request->write_who_at = FK_NEVER;
     request->next_message = request->waiting ? request->started + FK_SECOND : FK_NEVER;
 }
 
@@ -176,6 +178,8 @@ int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct
     const struct fk_owner *self; /* looked up now, not in the latch */
     if (code == 0)
         code = fk_owner_self(&self);
+    if (code == 0 && !request->command)
+        fk_owner_command(); /* the same */
     if (code < 0) {
         flk_request_cancel(request);
         return code;
@@ -247,6 +251,7 @@ static void leave_queue(struct flk_request *request)
     free(request->busy);
     request->busy = NULL;
     request->n_busy = 0;
+    request->write_who_at = FK_NEVER;
     request->place = NEWCOMER;
 }
 
@@ -297,7 +302,6 @@ static int step_head(struct flk_request *request, struct fk_section *section, st
 {
     bool was_head = request->place == HEAD;
     request->place = HEAD;
-    fk_queue_unwatch(&request->watch);
     int code = take(request, section, part, false, true);
     if (code != -EAGAIN || !due || part->row->slots == 1)
         return code;
@@ -305,15 +309,6 @@ static int step_head(struct flk_request *request, struct fk_section *section, st
     if (code == 0 && was_head)
         atomic_fetch_add(&fk_request_let_in_by_look, 1);
     return code;
-}
-
-static int queue_up(struct flk_request *request, struct fk_section *section)
-{
-    char text[FK_RECORD_SIZE];
-    int length = fk_record_write(text, request->id, current_part(request)->shared, request->label, request->command);
-    if (length < 0)
-        return length;
-    return fk_queue_enter(section, text, (size_t)length, &request->ticket);
 }
 
 /* May one that won't wait longer go past those in the queue below `below`? They must all be stopped. */
@@ -325,27 +320,37 @@ static int take_past_stopped(struct flk_request *request, struct fk_section *sec
     return stopped ? take(request, section, part, true, false) : -EAGAIN;
 }
 
-static int step_newcomer(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool last)
+/* One that won't wait longer. */
+static int try_last(struct flk_request *request, struct fk_section *section, struct fk_part *part)
 {
     uint64_t living = section->latch.living;
     int code = fk_queue_last(section, &request->watch);
     if (code < 0)
         return code;
     bool empty = request->watch.fd < 0;
-    if (empty || last) {
-        code = empty ? take(request, section, part, last, false) : take_past_stopped(request, section, part, UINT64_MAX);
-        if (code != -EAGAIN || last) {
-            fk_queue_unwatch(&request->watch);
-            if (section->latch.living != living)
-                fk_latch_write(section->fd, &section->latch); /* dead tickets were found; should it fail, they are found again */
-            return code;
-        }
-    }
-    code = queue_up(request, section);
+    fk_queue_unwatch(&request->watch);
+    code = empty ? take(request, section, part, true, false) : take_past_stopped(request, section, part, UINT64_MAX);
+    if (section->latch.living != living)
+        fk_latch_write(section->fd, &section->latch); /* dead tickets were found; should it fail, they are found again */
+    return code;
+}
+
+/* Whether the last in the queue still lives isn't asked here: settle() does, without the latch. */
+static int step_newcomer(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool last)
+{
+    if (last)
+        return try_last(request, section, part);
+    uint64_t before = section->latch.living;
+    int code = before ? -EAGAIN : take(request, section, part, false, false);
+    if (code != -EAGAIN)
+        return code;
+    code = fk_queue_enter(section, &request->ticket);
     if (code < 0)
         return code;
     request->place = QUEUED;
-    return empty ? step_head(request, section, part, true) : -EAGAIN;
+    request->watch.number = before;
+    request->write_who_at = fk_now() + WHO_AFTER;
+    return before ? -EAGAIN : step_head(request, section, part, true);
 }
 
 /* The watched ticket is in nobody's way: on to the nearest living one below, past all whose owners are stopped too. */
@@ -371,12 +376,10 @@ static int step_queued(struct flk_request *request, struct fk_section *section, 
     } else if (told == FK_TOLD_LEFT) {
         fk_queue_unwatch(&request->watch);
         code = fk_queue_before(part->row, request->ticket.number, &request->watch);
-    } else if (told == FK_TOLD_ADMITTED) {
-        fk_queue_unwatch(&request->watch);
     }
     if (code < 0)
         return code;
-    if (request->watch.fd < 0)
+    if (told == FK_TOLD_ADMITTED || request->watch.fd < 0)
         return step_head(request, section, part, due);
     return last ? take_past_stopped(request, section, part, request->ticket.number) : -EAGAIN;
 }
@@ -419,6 +422,17 @@ static bool is_quiet(struct flk_request *request, struct fk_part *part, bool due
     return in_the_way;
 }
 
+/* After a section that left us waiting, what needs no latch. 1: the one before us has gone already, so again; 0; or an error. */
+static int settle(struct flk_request *request, const struct fk_part *part)
+{
+    if (request->place == HEAD)
+        fk_queue_unwatch(&request->watch);
+    if (request->place != QUEUED || request->watch.fd >= 0)
+        return 0;
+    int living = fk_queue_watch(part->row, request->watch.number, &request->watch);
+    return living < 0 ? living : !living;
+}
+
 /* 0: taken. -EAGAIN: not yet. */
 static int step_part(struct flk_request *request, struct fk_part *part, int64_t now)
 {
@@ -441,8 +455,20 @@ static int step_part(struct flk_request *request, struct fk_part *part, int64_t 
             return code;
         code = step_in_section(request, &section, part, due, last);
         fk_row_leave(&section);
-        return code;
+        int again = code == -EAGAIN ? settle(request, part) : 0;
+        if (again <= 0)
+            return again < 0 ? again : code;
     }
+}
+
+/* What fails is tried once only: it is for people. */
+static void write_who(struct flk_request *request, const struct fk_part *part)
+{
+    char text[FK_RECORD_SIZE];
+    int length = fk_record_write(text, request->id, part->shared, request->label, request->command);
+    if (length > 0 && part->row && request->ticket.fd >= 0)
+        fk_queue_write_who(part->row, &request->ticket, text, (size_t)length);
+    request->write_who_at = FK_NEVER;
 }
 
 static void send_message(struct flk_request *request, struct fk_part *part, int64_t now)
@@ -545,6 +571,8 @@ static int step_parts(struct flk_request *request, int64_t *now)
         int code = step_part(request, part, *now);
         if (code == -EAGAIN && *now >= request->deadline)
             code = too_late(request, part);
+        if (code == -EAGAIN && *now >= request->write_who_at)
+            write_who(request, part);
         if (code == -EAGAIN && *now >= request->next_message)
             send_message(request, part, *now);
         if (*now >= request->next_look)
@@ -611,7 +639,7 @@ static size_t list_events(const struct flk_request *request, struct pollfd *poll
 
 static int64_t wake_at(const struct flk_request *request)
 {
-    int64_t at = earlier(earlier(request->deadline, request->next_look), request->next_message);
+    int64_t at = earlier(earlier(request->deadline, request->next_look), earlier(request->next_message, request->write_who_at));
     return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
 }
 

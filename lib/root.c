@@ -190,23 +190,18 @@ static int check_version(int directory, const char *path)
     return 0;
 }
 
+/* 1: made it, 0: it was there. */
 static int prepare(const char *path)
 {
     const struct fk_root_policy ours = {.owner = geteuid(), .forbidden = 077};
-    FK_CLOSE_FD int directory = fk_fd_open(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
-    int made = directory == -ENOENT ? make_directory(path) : 0;
+    int made = access(path, F_OK) < 0 && errno == ENOENT ? make_directory(path) : 0;
     if (made < 0)
         return made;
-    fk_fd_close(&directory);
-    directory = fk_root_check(path, &ours);
+    FK_CLOSE_FD int directory = fk_root_check(path, &ours);
     if (directory < 0)
         return directory;
     int code = check_version(directory, path);
-    if (code < 0)
-        return code;
-    if (mkdirat(directory, "rows", 0700) == 0 ? fchmodat(directory, "rows", 0700, 0) < 0 : errno != EEXIST)
-        return fk_fail_errno(-errno, "can't make %s/rows", path);
-    return made;
+    return code < 0 ? code : made;
 }
 
 /* tee(2) on a read-only descriptor says whether a FIFO has a writer, and disturbs nobody: 0 none, EAGAIN there is one. */

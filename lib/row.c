@@ -74,6 +74,13 @@ static void delete_tree(int parent, const char *name)
     }
 }
 
+static int make_directory(int parent, const char *name)
+{
+    if (mkdirat(parent, name, 0700) < 0)
+        return -errno;
+    return fchmodat(parent, name, 0700, 0) < 0 ? -errno : 0;
+}
+
 static int open_rows(int *rows)
 {
     const char *root;
@@ -83,6 +90,12 @@ static int open_rows(int *rows)
         return code;
     snprintf(path, sizeof path, "%s/rows", root);
     int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd == -ENOENT) {
+        code = make_directory(AT_FDCWD, path);
+        if (code < 0 && code != -EEXIST)
+            return fk_fail_errno(code, "can't make %s", path);
+        fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    }
     if (fd < 0)
         return fk_fail_errno(fd, "can't open %s", path);
     *rows = fd;
@@ -109,13 +122,6 @@ static void sweep(int rows)
 }
 
 /* ---- make ---- */
-
-static int make_directory(int parent, const char *name)
-{
-    if (mkdirat(parent, name, 0700) < 0)
-        return -errno;
-    return fchmodat(parent, name, 0700, 0) < 0 ? -errno : 0;
-}
 
 static int make_slots(int directory, unsigned slots)
 {
@@ -219,20 +225,38 @@ bool fk_row_is_current(const struct fk_row *row)
            makedev(status.stx_dev_major, status.stx_dev_minor) == row->device;
 }
 
-static int damaged(const char *name, const char *what)
+/* Neither `remove` nor `path` can help here: they would have to take its slots and open its latch. */
+int fk_row_damaged(const char *name, const char *what)
 {
-    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it: delete its directory, which 'flockctl path --latch %s' names",
-                   name, what, name);
+    const char *root;
+    if (fk_root_path(&root) < 0)
+        root = "";
+    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s/rows/%s", name, what, root, name);
 }
 
+/* -ENOENT without a sentence. */
 static int open_latch(int directory, const char *name)
 {
     int fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOATIME, 0);
     if (fd == -EPERM) /* another user's, which its opener is about to find out */
         fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
-    if (fd == -ENOENT)
-        return damaged(name, "it has no latch");
-    return fd < 0 ? fk_fail_errno(fd, "can't open the latch of %s", name) : fd;
+    return fd < 0 && fd != -ENOENT ? fk_fail_errno(fd, "can't open the latch of %s", name) : fd;
+}
+
+/* The directory that we have open may have been removed since: then it isn't the one at its path any more. */
+static int has_no_latch(const struct fk_row *row)
+{
+    return fk_row_is_current(row) ? fk_row_damaged(row->text, "it has no latch") : -ESTALE;
+}
+
+static int look_at_directory(struct fk_row *row)
+{
+    struct stat status;
+    if (fstat(row->directory, &status) < 0)
+        return fk_fail_errno(-errno, "can't look at the row %s", row->text);
+    row->device = status.st_dev;
+    row->inode = status.st_ino;
+    return 0;
 }
 
 static int look_at_latch(struct fk_row *row)
@@ -243,25 +267,21 @@ static int look_at_latch(struct fk_row *row)
     if (fstat(row->latch, &status) < 0)
         return fk_fail_errno(-errno, "can't look at the latch of %s", row->text);
     if (!S_ISREG(status.st_mode) || status.st_uid != geteuid())
-        return damaged(row->text, S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
+        return fk_row_damaged(row->text, S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
     if (fk_latch_read(row->latch, &latch, record) < 0)
-        return damaged(row->text, "its latch can't be read");
+        return fk_row_damaged(row->text, "its latch can't be read");
     row->slots = latch.slots;
-    if (fstat(row->directory, &status) < 0)
-        return fk_fail_errno(-errno, "can't look at the row %s", row->text);
-    row->device = status.st_dev;
-    row->inode = status.st_ino;
     return 0;
 }
 
-/* From disk. -ENOENT without a sentence: it isn't there. */
+/* From disk. Without a sentence: -ENOENT, it isn't there; -ESTALE, it was removed or replaced while we looked. */
 static int open_from_disk(int rows, const char *name, struct fk_row **out)
 {
     FK_CLOSE_FD int directory = fk_fd_open(rows, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (directory == -ENOENT)
         return directory;
     if (directory == -ENOTDIR || directory == -ELOOP)
-        return damaged(name, "it isn't a directory");
+        return fk_row_damaged(name, "it isn't a directory");
     if (directory < 0)
         return fk_fail_errno(directory, "can't open the row %s", name);
     struct fk_row *row = calloc(1, sizeof *row + strlen(name) + 1);
@@ -272,7 +292,9 @@ static int open_from_disk(int rows, const char *name, struct fk_row **out)
     row->generation = fk_registry_generation();
     row->directory = fk_fd_take(&directory);
     row->latch = open_latch(row->directory, name);
-    int code = row->latch < 0 ? row->latch : look_at_latch(row);
+    int code = look_at_directory(row);
+    if (code == 0)
+        code = row->latch == -ENOENT ? has_no_latch(row) : row->latch < 0 ? row->latch : look_at_latch(row);
     if (code < 0) {
         fk_row_free(row);
         return code;
@@ -308,11 +330,13 @@ static int open_or_make(const char *name, unsigned wanted, enum fk_row_create cr
         return code;
     for (int tries = 0; tries < TRIES; tries++) {
         code = open_from_disk(rows, name, row);
+        if (code == -ESTALE)
+            continue;
         if (code != -ENOENT)
             return code;
         if (create == FK_ROW_LOOK)
             return fk_fail(-ENOENT, "%s isn't defined; first: flockctl define %s --slots N", name, name);
-        unsigned slots;
+        unsigned slots = 0;
         code = decide_slots(name, wanted, create, &slots);
         if (code == 0)
             code = make(rows, name, slots);
@@ -394,7 +418,9 @@ static int borrow_latch(struct fk_row *row)
         fd = row->spare[--row->spares];
     }
     fk_registry_unlock();
-    return fd >= 0 ? fd : open_latch(row->directory, row->text);
+    if (fd < 0)
+        fd = open_latch(row->directory, row->text);
+    return fd == -ENOENT ? has_no_latch(row) : fd;
 }
 
 static void return_latch(struct fk_row *row, int fd)
@@ -426,7 +452,7 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
     if (!fk_row_is_current(row))
         code = -ESTALE;
     else if (fk_latch_read(fd, &section->latch, section->record) < 0)
-        code = damaged(row->text, "its latch can't be read");
+        code = fk_row_damaged(row->text, "its latch can't be read");
     if (code < 0)
         fk_row_leave(section);
     return code;

@@ -53,6 +53,8 @@ int fk_row_check_name(const char *name);
 /* slots: 0, or the number it must have: -EUSERS. The row is the caller's until fk_registry_unref(). */
 int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **row);
 bool fk_row_is_current(const struct fk_row *row); /* the one at its path */
+/* -EBADMSG, with a sentence that says what is wrong and what to delete. */
+int fk_row_damaged(const char *name, const char *what);
 void fk_row_free(struct fk_row *row);
 /* A reference less to a copy that a fork made. */
 void fk_row_unref_copy(struct fk_row *row);

@@ -34,11 +34,17 @@ static struct slot_path path_of(unsigned slot)
     return path;
 }
 
+static int damaged(const struct fk_row *row, unsigned slot, const char *what)
+{
+    char sentence[64];
+    snprintf(sentence, sizeof sentence, "its slots/%u is %s", slot, what);
+    return fk_row_damaged(row->text, sentence);
+}
+
 static int cannot_open(const struct fk_row *row, unsigned slot, int code)
 {
     if (code == -ELOOP || code == -EISDIR || code == -ENOENT || code == -ENXIO)
-        return fk_fail(-EBADMSG, "the row %s is damaged: its slots/%u is %s; when nobody uses it: flockctl remove %s", row->text, slot,
-                       code == -ELOOP ? "a symbolic link" : code == -ENOENT ? "not there" : "no FIFO", row->text);
+        return damaged(row, slot, code == -ELOOP ? "a symbolic link" : code == -ENOENT ? "not there" : "no FIFO");
     return fk_fail_errno(code, "can't open slot %u of %s", slot, row->text);
 }
 
@@ -49,8 +55,7 @@ static int check_fifo(const struct fk_row *row, unsigned slot, int fd)
         return fk_fail_errno(-errno, "can't look at slot %u of %s", slot, row->text);
     if (S_ISFIFO(status.st_mode) && status.st_uid == geteuid())
         return 0;
-    return fk_fail(-EBADMSG, "the row %s is damaged: its slots/%u is %s; when nobody uses it: flockctl remove %s", row->text, slot,
-                   S_ISFIFO(status.st_mode) ? "another user's" : "no FIFO", row->text);
+    return damaged(row, slot, S_ISFIFO(status.st_mode) ? "another user's" : "no FIFO");
 }
 
 static int open_slot(const struct fk_row *row, unsigned slot, int access)

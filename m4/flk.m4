@@ -44,12 +44,11 @@ AC_DEFUN([FLK_SANITIZE],
 # FLK_STATIC_URCU: set flk_cv_static_urcu to whether the archives in URCU_STATIC_LIBS can be linked.
 AC_DEFUN([FLK_STATIC_URCU],
 [flk_urcu_dirs=`$PKG_CONFIG --libs-only-L liburcu-bp 2>/dev/null`
-URCU_STATIC_LIBS="$flk_urcu_dirs -l:liburcu-cds.a -l:liburcu-bp.a -l:liburcu-common.a"
+URCU_STATIC_LIBS="$flk_urcu_dirs -l:liburcu-bp.a -l:liburcu-common.a"
 AC_CACHE_CHECK([whether liburcu's archives can be linked], [flk_cv_static_urcu],
     [flk_save_CFLAGS=$CFLAGS flk_save_LIBS=$LIBS
     CFLAGS="$CFLAGS $URCU_CFLAGS" LIBS="$URCU_STATIC_LIBS $LIBS"
-    AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <urcu/urcu-bp.h>
-#include <urcu/rculfhash.h>]], [[return !cds_lfht_new_flavor(1, 1, 0, 0, &urcu_bp_flavor, NULL);]])],
+    AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <urcu/urcu-bp.h>]], [[urcu_bp_synchronize_rcu();]])],
         [flk_cv_static_urcu=yes], [flk_cv_static_urcu=no])
     CFLAGS=$flk_save_CFLAGS LIBS=$flk_save_LIBS])
 ])

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -19,15 +18,27 @@
 static const int forwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
 #define FORWARDED (sizeof forwarded / sizeof *forwarded)
 
+static bool is_ignored(int number)
+{
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+static void list_ours(sigset_t *ours, bool with_ignored)
+{
+    sigemptyset(ours);
+    sigaddset(ours, SIGCHLD);
+    for (size_t i = 0; i < FORWARDED; i++)
+        if (with_ignored || !is_ignored(forwarded[i]))
+            sigaddset(ours, forwarded[i]);
+}
+
 int signals_block(struct signals *signals)
 {
     sigset_t ours;
     /* Ignored by whoever started us, it would take the command's end from us. */
     signal(SIGCHLD, SIG_DFL);
-    sigemptyset(&ours);
-    sigaddset(&ours, SIGCHLD);
-    for (size_t i = 0; i < FORWARDED; i++)
-        sigaddset(&ours, forwarded[i]);
+    list_ours(&ours, false); /* blocked, an ignored one (nohup) would come nevertheless */
     if (sigprocmask(SIG_BLOCK, &ours, &signals->before) < 0)
         return -errno;
     signals->fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -81,36 +92,33 @@ static int complain_of_command(const char *name, int code)
     return EXIT_CANNOT_RUN;
 }
 
-static int try_spawn(pid_t *pid, char *const *command, char *const *environment, const posix_spawnattr_t *attributes)
+/* In the child of a vfork, in the parent's memory: nothing but system calls, and *failure as the one result. execvpe also
+ * hands a script without a "#!" line to the shell, as env(1) does. */
+static void become(char *const *command, char *const *environment, const struct signals *signals, volatile int *failure)
 {
-    int code = posix_spawnp(pid, command[0], NULL, attributes, command, environment);
-    if (code != ENOEXEC)
-        return code;
-    /* A script without a first line of "#!" is the shell's, as for execvp(3) and env(1). */
-    size_t words = 0;
-    while (command[words])
-        words++;
-    char **shell = calloc(words + 2, sizeof *shell);
-    if (!shell)
-        return ENOMEM;
-    shell[0] = (char *)"/bin/sh";
-    memcpy(shell + 1, command, (words + 1) * sizeof *shell);
-    code = posix_spawn(pid, shell[0], NULL, attributes, shell, environment);
-    free(shell);
-    return code;
+    sigprocmask(SIG_SETMASK, &signals->before, NULL);
+    execvpe(command[0], command, environment);
+    *failure = errno;
+    _exit(EXIT_NOT_FOUND);
 }
 
+/* vfork and not posix_spawn: that one sets 60 signals to their defaults, one by one, which are ours already. */
 int command_start(char *const *command, char *const *environment, const struct signals *signals, pid_t *pid)
 {
-    posix_spawnattr_t attributes;
-    int code = posix_spawnattr_init(&attributes);
-    if (code == 0) {
-        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-        posix_spawnattr_setsigmask(&attributes, &signals->before);
-        code = try_spawn(pid, command, environment, &attributes);
-        posix_spawnattr_destroy(&attributes);
+    volatile int failure = 0;
+    pid_t child = vfork();
+    if (child == 0)
+        become(command, environment, signals, &failure);
+    if (child < 0) {
+        complain("can't start a process for %s: %s; end some, or raise the limit (ulimit -u)", command[0], strerrordesc_np(errno));
+        return EXIT_OURS;
     }
-    return code ? complain_of_command(command[0], code) : 0;
+    if (failure) {
+        waitpid(child, NULL, 0);
+        return complain_of_command(command[0], failure);
+    }
+    *pid = child;
+    return 0;
 }
 
 /* ---- wait ---- */

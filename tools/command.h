@@ -3,7 +3,8 @@
  *
  * From signals_block() on the signals that end or inform a command (TERM INT HUP QUIT USR1 USR2) and SIGCHLD are blocked and
  * read from one descriptor, so that they come when we look. Those that a process sent are handed to the command; those of the
- * terminal have reached it already, as a member of the same process group. */
+ * terminal have reached it already, as a member of the same process group. What our caller ignores (nohup) we ignore too until
+ * the command runs. */
 #ifndef COMMAND_H
 #define COMMAND_H
 

@@ -39,6 +39,22 @@ __attribute__((format(printf, 2, 3))) static void add(struct line *line, const c
     va_end(arguments);
 }
 
+/* Others choose their command lines; a terminal must not obey them. Bytes above 0x7f are left alone unless they could be a C1
+ * control, alone or in UTF-8. */
+static void add_text(struct line *line, const char *text, size_t most)
+{
+    for (size_t i = 0; text[i] && i < most; i++) {
+        unsigned char byte = (unsigned char)text[i], before = i ? (unsigned char)text[i - 1] : 0;
+        bool c1 = byte >= 0x80 && byte < 0xa0 && (before < 0x80 || before == 0xc2);
+        if (byte < 0x20 || byte == 0x7f || c1)
+            add(line, "\\x%02x", byte);
+        else
+            add(line, "%c", byte);
+    }
+    if (strlen(text) > most)
+        add(line, "...");
+}
+
 static size_t end_line(struct line *line)
 {
     if (line->length == sizeof line->text - 1)
@@ -49,9 +65,10 @@ static size_t end_line(struct line *line)
 
 __attribute__((format(printf, 1, 0))) static void write_line(const char *format, va_list arguments)
 {
-    struct line line = {.length = 0};
+    struct line line = {.length = 0}, text = {.length = 0};
+    add_list(&text, format, arguments);
     add(&line, "flockctl: ");
-    add_list(&line, format, arguments);
+    add_text(&line, text.text, sizeof text.text);
     size_t length = end_line(&line);
     if (write(STDERR_FILENO, line.text, length) < 0)
         errno = 0; /* nobody is left to be told */
@@ -100,22 +117,6 @@ int complain_of(int code, int conflict_status)
 }
 
 /* ---- the waiting message ---- */
-
-/* Others choose their command lines; a terminal must not obey them. Bytes above 0x7f are left alone unless they could be a C1
- * control, alone or in UTF-8. */
-static void add_text(struct line *line, const char *text, size_t most)
-{
-    for (size_t i = 0; text[i] && i < most; i++) {
-        unsigned char byte = (unsigned char)text[i], before = i ? (unsigned char)text[i - 1] : 0;
-        bool c1 = byte >= 0x80 && byte < 0xa0 && (before < 0x80 || before == 0xc2);
-        if (byte < 0x20 || byte == 0x7f || c1)
-            add(line, "\\x%02x", byte);
-        else
-            add(line, "%c", byte);
-    }
-    if (strlen(text) > most)
-        add(line, "...");
-}
 
 static void add_since(struct line *line, int64_t since_ms)
 {

@@ -90,7 +90,7 @@ static void tell_of(const struct flk_hold *hold)
          (long long)flk_hold_waited_ms(hold), flk_hold_id(hold));
 }
 
-/* The exit status; 0: *hold is ours. *cancelled: cancel_fd was readable, and nothing has been said. */
+/* The exit status; *hold stays NULL unless it is ours (-E 0 is possible). *cancelled: cancel_fd was readable, and nothing has been said. */
 static int acquire(struct options *options, const int *cancel_fd, struct flk_hold **hold, bool *cancelled)
 {
     const struct flk_options how = {.label = options->label, .cancel_fd = cancel_fd, .waiting = message_waiting};
@@ -165,7 +165,7 @@ static int acquire_and_run(struct options *options, char **command)
         int caught = signals_take(&signals);
         signals_die_of(caught ? caught : SIGTERM);
     }
-    if (status)
+    if (!hold)
         return status;
     tell_of(hold);
     return run_held(hold, options, command, &signals, &limit);
@@ -174,8 +174,8 @@ static int acquire_and_run(struct options *options, char **command)
 /* ---- with --while: a keeper in the background has the hold ---- */
 
 struct verdict {
-    int status; /* the exit status; 0: acquired */
-    char id[FLK_ID_SIZE];
+    int status; /* the exit status */
+    char id[FLK_ID_SIZE]; /* "": not acquired */
 };
 
 /* Readable when the wait is over for another reason: a signal, the end of the process, or of the one that started us. */
@@ -255,7 +255,7 @@ static int wait_for_keeper(int keeper)
         complain("the process that was to keep the lock has died; nothing is held");
         return EXIT_OURS;
     }
-    if (verdict.status == 0)
+    if (verdict.id[0])
         puts(verdict.id);
     return verdict.status;
 }
@@ -291,12 +291,17 @@ static int acquire_while(struct options *options)
 
 /* ---- the verb ---- */
 
-static void show_missing_command(const struct options *options)
+static void complain_of_missing_command(const struct options *options)
 {
-    fprintf(stderr, "flockctl: acquire needs \"--\" between the names and the command; for example: flockctl acquire");
-    for (size_t i = 0; i < options->n_operands; i++)
-        fprintf(stderr, "%s %s", i == 1 ? " --" : "", options->operands[i]);
-    fprintf(stderr, "%s\n", options->n_operands < 2 ? " -- COMMAND" : "");
+    char *words = NULL;
+    size_t size;
+    FILE *out = open_memstream(&words, &size);
+    for (size_t i = 1; out && i < options->n_operands; i++)
+        fprintf(out, " %s", options->operands[i]);
+    bool written = out && fclose(out) == 0;
+    complain("acquire needs \"--\" between the names and the command; for example: flockctl acquire %s --%s",
+             options->n_operands ? options->operands[0] : "NAME", written && *words ? words : " COMMAND");
+    free(words);
 }
 
 static int run_acquire(struct options *options)
@@ -312,7 +317,7 @@ static int run_acquire(struct options *options)
         return EXIT_OURS;
     }
     if (!options->while_pid && !command) {
-        show_missing_command(options);
+        complain_of_missing_command(options);
         return EXIT_OURS;
     }
     if (command && !command[0]) {
