@@ -268,10 +268,10 @@ static void warn(const struct candidate candidates[CANDIDATES], unsigned choice,
 {
     warning[0] = '\0';
     for (unsigned i = 0; i < choice; i++)
-        if (candidates[i].odd)
+        if (candidates[i].odd && !warning[0])
             snprintf(warning, sizeof warning, "%s is passed over, %s; the lock directory is %s", candidates[i].source,
                      candidates[i].why, candidates[choice].path);
-    if (made && choice == CANDIDATES - 1 && geteuid() != 0)
+    if (!warning[0] && made && choice == CANDIDATES - 1 && geteuid() != 0)
         snprintf(warning, sizeof warning, "the lock directory is %s, since there is no runtime directory of ours; set FLOCKCTL_DIR to choose another one",
                  candidates[choice].path);
 }

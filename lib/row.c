@@ -447,6 +447,7 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
         return_latch(row, fd);
         return code == -EAGAIN ? code : fk_fail_errno(code, "can't lock the latch of %s", row->text);
     }
+    atomic_load_explicit(&row->sections, memory_order_acquire);
     section->row = row;
     section->fd = fd;
     if (!fk_row_is_current(row))
@@ -460,6 +461,7 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
 
 void fk_row_leave(struct fk_section *section)
 {
+    atomic_fetch_add_explicit(&section->row->sections, 1, memory_order_release);
     fk_latch_unlock(section->fd);
     return_latch(section->row, section->fd);
 }

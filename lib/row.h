@@ -11,6 +11,7 @@
 #ifndef FK_ROW_H
 #define FK_ROW_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -36,7 +37,9 @@ struct fk_row {
     unsigned slots;
     int directory;
     int latch; /* lent to one section at a time; for pread and pwrite anybody's */
-    /* used inside sections only, of which there is one at a time on the whole machine */
+    /* used inside sections only, of which there is one at a time on the whole machine. The kernel's flock orders them, but no
+     * rule of C says so: each section acquires what the last one of this process released. */
+    _Atomic unsigned sections;
     bool used, checked;
     int *watches; /* a read-only descriptor of each slot's FIFO, -1: none; see slot.h */
     unsigned n_watches;

@@ -102,10 +102,20 @@ static void become(char *const *command, char *const *environment, const struct 
     _exit(EXIT_NOT_FOUND);
 }
 
+/* What we ignore isn't ours to die of, but the command may have a handler for it. */
+static void take_ignored_too(const struct signals *signals)
+{
+    sigset_t ours;
+    list_ours(&ours, true);
+    if (signalfd(signals->fd, &ours, 0) == signals->fd)
+        sigprocmask(SIG_BLOCK, &ours, NULL);
+}
+
 /* vfork and not posix_spawn: that one sets 60 signals to their defaults, one by one, which are ours already. */
 int command_start(char *const *command, char *const *environment, const struct signals *signals, pid_t *pid)
 {
     volatile int failure = 0;
+    take_ignored_too(signals);
     pid_t child = vfork();
     if (child == 0)
         become(command, environment, signals, &failure);

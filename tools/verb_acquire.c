@@ -86,8 +86,12 @@ static void tell_of(const struct flk_hold *hold)
     const struct flk_holder *dead = flk_hold_predecessor(hold);
     if (dead)
         say("the last holder, pid %d, died without releasing; what it left half-done is yours to check", (int)dead->pid);
-    chat("acquired %s and %zu more after %lld ms, id %s", flk_hold_name(hold, 0), flk_hold_names(hold) - 1,
-         (long long)flk_hold_waited_ms(hold), flk_hold_id(hold));
+    for (size_t i = 0; i < flk_hold_names(hold); i++) {
+        const unsigned *slots;
+        size_t n = flk_hold_slots(hold, i, &slots);
+        chat("acquired %s, %zu slot%s from %u, after %lld ms, id %s", flk_hold_name(hold, i), n, n == 1 ? "" : "s", slots[0],
+             (long long)flk_hold_waited_ms(hold), flk_hold_id(hold));
+    }
 }
 
 /* The exit status; *hold stays NULL unless it is ours (-E 0 is possible). *cancelled: cancel_fd was readable, and nothing has been said. */
