@@ -81,6 +81,8 @@ int fk_config_look_up(const char *name, struct fk_config_entry *entry)
     if (!find_file(entry->file))
         return 0;
     FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, entry->file, O_RDONLY, 0);
+    if (fd == -ENOENT)
+        return fk_fail(fd, "the configuration file %s isn't there; make it, or correct FLOCKCTL_CONFIG", entry->file);
     if (fd < 0)
         return fk_fail_errno(fd, "can't read the configuration file %s", entry->file);
     FILE *file = fdopen(fd, "r");
@@ -96,8 +98,7 @@ int fk_config_look_up(const char *name, struct fk_config_entry *entry)
     if (code == 0 && ferror(file))
         code = fk_fail_errno(-EIO, "can't read the configuration file %s", entry->file);
     free(line);
-    fk_fd_disown(fd); /* the stream closes it */
-    fd = -1;
-    fclose(file);
+    fk_fd_take(&fd);
+    fk_fd_close_file(file);
     return code < 0 ? code : 0;
 }

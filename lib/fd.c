@@ -102,6 +102,22 @@ void fk_fd_close(int *fd)
     *fd = -1;
 }
 
+void fk_fd_close_directory(DIR *directory)
+{
+    fk_fd_enter();
+    unmark(dirfd(directory));
+    closedir(directory);
+    pthread_rwlock_unlock(&fork_lock);
+}
+
+void fk_fd_close_file(FILE *file)
+{
+    fk_fd_enter();
+    unmark(fileno(file));
+    fclose(file);
+    pthread_rwlock_unlock(&fork_lock);
+}
+
 void fk_fd_disown(int fd)
 {
     unmark(fd);

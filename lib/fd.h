@@ -13,6 +13,8 @@
 #ifndef FK_FD_H
 #define FK_FD_H
 
+#include <dirent.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 void fk_fd_enter(void);
@@ -20,6 +22,9 @@ int fk_fd_keep(int fd); /* fd of the call just made, or -1: -errno. Ends what fk
 
 int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -errno */
 void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */
+/* The same for a stream made of one of ours. */
+void fk_fd_close_directory(DIR *directory);
+void fk_fd_close_file(FILE *file);
 void fk_fd_disown(int fd);
 void fk_fd_own(int fd); /* again */
 int fk_fd_move_up(int fd, int lowest); /* the same file at a number from lowest on where there is one; fd is closed */

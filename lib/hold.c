@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "fd.h"
+#include "queue.h"
 #include "registry.h"
 #include "root.h"
 #include "slot.h"
@@ -52,22 +53,23 @@ static int begin_shared(struct fk_section *section, const char *id, const char *
     return code;
 }
 
-/* Records of shared holders that died: an exclusive holder is alone. */
-static void sweep_shared(struct fk_section *section)
+/* Records of shared holders that died: an exclusive holder is alone. Were there any? */
+static bool sweep_shared(struct fk_section *section)
 {
+    bool found = false;
     int fd = fk_fd_open(section->row->directory, "holders", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     if (!directory) {
         fk_fd_close(&fd);
-        return;
+        return false;
     }
     for (struct dirent *entry; (entry = readdir(directory));)
         if (entry->d_name[0] != '.')
-            unlinkat(fd, entry->d_name, 0);
-    fk_fd_disown(fd);
-    closedir(directory);
+            found |= unlinkat(fd, entry->d_name, 0) == 0;
+    fk_fd_close_directory(directory);
     section->latch.shared = false;
     fk_latch_write(section->fd, &section->latch); /* should it fail, it is done again */
+    return found;
 }
 
 /* Notes the first predecessor that died holding. */
@@ -106,14 +108,16 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
 int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length)
 {
     int code = 0;
-    if (section->latch.shared && !part->shared)
-        sweep_shared(section);
+    bool died = section->latch.shared && !part->shared && sweep_shared(section);
     if (part->shared)
         code = begin_shared(section, id, text, length);
     for (unsigned i = 0; !part->shared && code == 0 && i < part->count; i++)
         code = begin_exclusive(section, part, part->slots[i], text, length);
     if (code < 0)
         return fk_fail_errno(code, "can't write down who holds %s", part->name);
+    /* One that was admitted and killed before it unlinked its ticket: nobody else has a reason to look for that. */
+    if (died || part->predecessor)
+        fk_queue_sweep(section->row);
     fk_registry_count(part->row, part->shared, 1);
     return 0;
 }

@@ -54,8 +54,7 @@ static void find_shared(const struct fk_row *row, struct fk_picture *picture)
         if (is_holder(text, length, &record))
             count_holder(&record, picture);
     }
-    fk_fd_disown(fd);
-    closedir(directory);
+    fk_fd_close_directory(directory);
 }
 
 /* The first in line whose record can be read and who lives; those that died and weren't found yet don't count. */

@@ -46,11 +46,12 @@ void fk_latch_unlock(int fd)
     flock(fd, LOCK_UN);
 }
 
-static const char header_format[] = "slots=%010u\nnumber=%020llu\nliving=%020llu\nshared=%u\n";
+static const char header_format[] = "slots=%010u\nnumber=%020llu\nliving=%020llu\nshared=%u\nadmitted=%020llu\n";
 #define SLOTS_AT 6
 #define NUMBER_AT (SLOTS_AT + 10 + 8)
 #define LIVING_AT (NUMBER_AT + 20 + 8)
 #define SHARED_AT (LIVING_AT + 20 + 8)
+#define ADMITTED_AT (SHARED_AT + 1 + 10)
 
 /* digits decimal digits at text and then a newline. */
 static int get_number(const char *text, int digits, uint64_t *value)
@@ -75,6 +76,7 @@ int fk_latch_read(int fd, struct fk_latch *latch, char *record)
     if (length != sizeof header || memcmp(header, "slots=", SLOTS_AT) != 0 ||
         get_number(header + SLOTS_AT, 10, &slots) < 0 || get_number(header + NUMBER_AT, 20, &latch->number) < 0 ||
         get_number(header + LIVING_AT, 20, &latch->living) < 0 || get_number(header + SHARED_AT, 1, &shared) < 0 ||
+        get_number(header + ADMITTED_AT, 20, &latch->admitted) < 0 ||
         slots < 1 || slots > FLK_SLOTS_MAX)
         return -EBADMSG;
     latch->slots = (unsigned)slots;
@@ -86,7 +88,7 @@ int fk_latch_read(int fd, struct fk_latch *latch, char *record)
 static int format_header(char header[FK_LATCH_HEADER], const struct fk_latch *latch)
 {
     return snprintf(header, FK_LATCH_HEADER, header_format, latch->slots, (unsigned long long)latch->number,
-                    (unsigned long long)latch->living, latch->shared ? 1u : 0u);
+                    (unsigned long long)latch->living, latch->shared ? 1u : 0u, (unsigned long long)latch->admitted);
 }
 
 int fk_latch_write(int fd, const struct fk_latch *latch)

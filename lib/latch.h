@@ -6,9 +6,10 @@
  *     slots=   how many; fixed for the life of the file
  *     number=  the last ticket number given out; numbers are never used twice
  *     living=  the number of the ticket that was the last in the queue when somebody looked; 0: the queue was empty
+ *     admitted= the last ticket that was admitted: nobody with a smaller number waits, but for stopped ones that were passed
  *     shared=  1: there may be files in holders/ of shared holders that died
- * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder. They stand in this file because a row's header and
- * a lock's record then are one read. The header is written under the latch, in one pwrite, before what it speaks of is done: a
+ * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; and then who waits (queue.c). They stand in this
+ * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite, before what it speaks of is done: a
  * crash leaves a number that nobody uses or a living ticket that isn't there, both of which the next one notices. */
 #ifndef FK_LATCH_H
 #define FK_LATCH_H
@@ -24,7 +25,7 @@
 
 struct fk_latch {
     unsigned slots;
-    uint64_t number, living;
+    uint64_t number, living, admitted;
     bool shared;
 };
 

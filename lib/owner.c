@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -170,42 +169,6 @@ enum fk_life fk_owner_look(const struct fk_owner *owner)
     if (owner->time_ns == self->time_ns && start_time != owner->start_time)
         return FK_DEAD;
     return state == 'T' || state == 't' ? FK_STOPPED : FK_ALIVE;
-}
-
-/* A line of /proc/locks, "1: FLOCK  ADVISORY  WRITE 4711 00:19:12 0 EOF": pid, device in hexadecimal, inode. */
-static bool is_flock_of(const char *line, const struct stat *status, int *pid)
-{
-    unsigned major_number, minor_number;
-    unsigned long long inode;
-    return sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%llu", pid, &major_number, &minor_number, &inode) == 4 && *pid > 0 &&
-           inode == status->st_ino && makedev(major_number, minor_number) == status->st_dev;
-}
-
-int fk_owner_of_flock(int fd, struct fk_owner *owner)
-{
-    const struct fk_owner *self;
-    struct stat status;
-    char line[256];
-    int pid = 0, code = fk_owner_self(&self);
-    if (code < 0)
-        return code;
-    if (fstat(fd, &status) < 0)
-        return -errno;
-    FK_CLOSE_FD int locks = fk_fd_open(AT_FDCWD, "/proc/locks", O_RDONLY, 0);
-    FILE *file = locks < 0 ? NULL : fdopen(locks, "r");
-    if (!file)
-        return locks < 0 ? locks : -ENOMEM;
-    bool found = false;
-    while (!found && fgets(line, sizeof line, file))
-        found = is_flock_of(line, &status, &pid);
-    fk_fd_disown(fk_fd_take(&locks));
-    fclose(file);
-    if (!found)
-        return -ENOENT;
-    /* Its start time isn't known, and time_ns = 0 keeps it from being compared. */
-    *owner = (struct fk_owner){.pid = pid, .pid_ns = self->pid_ns};
-    memcpy(owner->boot_id, self->boot_id, sizeof owner->boot_id);
-    return 0;
 }
 
 void fk_owner_after_fork_child(void)

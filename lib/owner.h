@@ -29,8 +29,6 @@ int fk_owner_self(const struct fk_owner **self);
 /* This process's command line as ps(1) shows it, at most a few hundred bytes. Looked up once. */
 const char *fk_owner_command(void);
 enum fk_life fk_owner_look(const struct fk_owner *owner);
-/* The process that flocked the file open as fd, as far as the kernel shows it to us (its pid). -ENOENT. */
-int fk_owner_of_flock(int fd, struct fk_owner *owner);
 void fk_owner_after_fork_child(void);
 
 #endif

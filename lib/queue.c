@@ -117,8 +117,7 @@ static int list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
         if (number > 0 && *end == '\0' && number < below)
             code = append(numbers, &count, number);
     }
-    fk_fd_disown(fd);
-    closedir(directory);
+    fk_fd_close_directory(directory);
     if (code < 0) {
         free(*numbers);
         *numbers = NULL;
@@ -141,6 +140,19 @@ int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch)
     }
     free(numbers);
     return count < 0 ? count : found < 0 ? found : 0;
+}
+
+void fk_queue_sweep(struct fk_row *row)
+{
+    uint64_t *numbers;
+    int count = list(row, UINT64_MAX, &numbers);
+    for (int i = 0; i < count; i++) {
+        struct fk_watch watch = nothing;
+        if (fk_queue_watch(row, numbers[i], &watch) == 0)
+            unlink_ticket(row, numbers[i]);
+        fk_queue_unwatch(&watch);
+    }
+    free(numbers);
 }
 
 int fk_queue_last(struct fk_section *section, struct fk_watch *watch)
@@ -174,6 +186,55 @@ int fk_queue_is_stopped(struct fk_row *row, uint64_t below)
     return count < 0 ? count : stopped;
 }
 
+/* ---- who is it ---- */
+
+/* "number pid start pidns timens pidfd", fixed width, in a place that ticket number + WAITERS uses again. */
+static const char waiter_format[] = "%020llu %010d %020llu %010llu %010llu %020llu\n";
+#define WAITER_SIZE 96
+#define WAITERS 1024u
+
+static off_t waiter_at(const struct fk_row *row, uint64_t number)
+{
+    return fk_latch_record_at(row->slots) + (off_t)(number % WAITERS) * WAITER_SIZE;
+}
+
+static int write_waiter(const struct fk_row *row, uint64_t number)
+{
+    char text[2 * WAITER_SIZE];
+    const struct fk_owner *self;
+    int code = fk_owner_self(&self);
+    if (code < 0)
+        return code;
+    int length = snprintf(text, sizeof text, waiter_format, (unsigned long long)number, (int)self->pid,
+                          (unsigned long long)self->start_time, (unsigned long long)self->pid_ns,
+                          (unsigned long long)self->time_ns, (unsigned long long)self->pidfd_inode);
+    if (length != WAITER_SIZE)
+        return -EOVERFLOW;
+    ssize_t written = pwrite(row->latch, text, WAITER_SIZE, waiter_at(row, number));
+    return written == WAITER_SIZE ? 0 : written < 0 ? -errno : -ENOSPC;
+}
+
+static int read_waiter(const struct fk_row *row, uint64_t number, struct fk_owner *owner)
+{
+    char text[WAITER_SIZE + 1];
+    const struct fk_owner *self;
+    unsigned long long ticket, start_time, pid_ns, time_ns, pidfd_inode;
+    int pid, code = fk_owner_self(&self);
+    if (code < 0)
+        return code;
+    ssize_t length = pread(row->latch, text, WAITER_SIZE, waiter_at(row, number));
+    if (length != WAITER_SIZE || text[WAITER_SIZE - 1] != '\n')
+        return -ENOENT;
+    text[length] = '\0';
+    if (sscanf(text, "%llu %d %llu %llu %llu %llu", &ticket, &pid, &start_time, &pid_ns, &time_ns, &pidfd_inode) != 6 ||
+        ticket != number)
+        return -ENOENT;
+    *owner = (struct fk_owner){
+        .pid = pid, .start_time = start_time, .pid_ns = pid_ns, .time_ns = time_ns, .pidfd_inode = pidfd_inode};
+    memcpy(owner->boot_id, self->boot_id, sizeof owner->boot_id); /* no ticket lives longer */
+    return 0;
+}
+
 /* ---- come and go ---- */
 
 static int make_ticket(const struct fk_row *row, uint64_t number)
@@ -195,6 +256,8 @@ int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket)
     uint64_t number = section->latch.number + 1;
     section->latch.number = section->latch.living = number;
     int code = fk_latch_write(section->fd, &section->latch);
+    if (code == 0)
+        code = write_waiter(row, number);
     int fd = code < 0 ? code : make_ticket(row, number);
     if (fd < 0) {
         unlink_ticket(row, number);
@@ -222,12 +285,13 @@ static void tell(int fd, const char *bytes, size_t count)
 
 void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
 {
+    struct fk_latch *latch = &section->latch;
+    latch->admitted = ticket->number;
+    if (latch->living == ticket->number)
+        latch->living = 0;
+    fk_latch_write(section->fd, latch); /* should it fail, the next one finds the ticket gone */
     tell(ticket->fd, "a", 1);
     ticket->admitted = true;
-    if (section->latch.living == ticket->number) {
-        section->latch.living = 0;
-        fk_latch_write(section->fd, &section->latch); /* should it fail, the next one finds the ticket gone */
-    }
 }
 
 void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket)
@@ -306,8 +370,7 @@ int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *re
     struct fk_record out = {.live = true};
     if (read_who(row, number, record) == 0)
         return 0;
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, "").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-    int code = fd < 0 ? fd : fk_owner_of_flock(fd, &out.owner);
+    int code = read_waiter(row, number, &out.owner);
     if (code == 0)
         *record = out;
     return code;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The queue of a row: tickets, which are FIFOs queue/NUMBER that their waiter keeps open (O_RDWR) and flocked. Numbers rise
- * and are never used twice. queue/NUMBER.who is the record of a waiter that has waited for a moment already: to make, fill and
- * unlink it takes 15 us, a fifth of a queued acquisition. Until then the kernel tells who it is (/proc/locks).
+ * and are never used twice. Who it is that waits stands in the latch's file, written before the ticket is made. The record
+ * queue/NUMBER.who, for people, is written by those that have waited for a moment already: to make, fill and unlink a
+ * file takes 15 us, a fifth of a queued acquisition. (Not /proc/locks: reading it stops all flocks of the machine for a while.)
  *
  * States of a ticket, and who sees what through a read-only descriptor of it (a watch):
  *   waiting    flocked, no byte in it, no hang-up; made under the latch
@@ -48,6 +49,8 @@ int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket);
 void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket);
 /* Unlinks the watched one: its owner was stopped too long, or is dead while a copy keeps it open. */
 void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch);
+/* Unlinks all that don't wait any more. Best effort. */
+void fk_queue_sweep(struct fk_row *row);
 /* Are all that wait with a number below `below` stopped? */
 int fk_queue_is_stopped(struct fk_row *row, uint64_t below);
 
@@ -68,7 +71,7 @@ void fk_queue_unwatch(struct fk_watch *watch);
 
 /* For messages: the numbers in the queue below `below`, rising; *numbers is the caller's to free. How many. */
 int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers);
-/* Of one without a record, only the owner's pid. */
+/* Of one without a record, only the owner. */
 int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record);
 
 #endif

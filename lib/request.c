@@ -278,7 +278,7 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
         part->count = 0;
         return code;
     }
-    if (request->ticket.fd >= 0 && request->watch.fd >= 0)
+    if (request->ticket.fd >= 0 && request->place != HEAD)
         fk_queue_leave(part->row, &request->ticket); /* past stopped ones, which are still before those behind us */
     else if (request->ticket.fd >= 0)
         fk_queue_admit(section, &request->ticket);
@@ -374,7 +374,10 @@ static int step_queued(struct flk_request *request, struct fk_section *section, 
     if (told == FK_TOLD_NOTHING && due && fk_queue_look(part->row, &request->watch)) {
         code = pass(request, part->row);
     } else if (told == FK_TOLD_LEFT) {
+        bool was_admitted = request->watch.number <= section->latch.admitted;
         fk_queue_unwatch(&request->watch);
+        if (was_admitted)
+            return step_head(request, section, part, due);
         code = fk_queue_before(part->row, request->ticket.number, &request->watch);
     }
     if (code < 0)

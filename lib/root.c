@@ -163,8 +163,11 @@ int fk_root_check(const char *path, const struct fk_root_policy *policy)
 /* chmod, because the caller's umask is none of our business and may take any bit away. 1: made, 0: was there. */
 static int make_directory(const char *path)
 {
-    if (mkdir(path, 0700) < 0)
-        return errno == EEXIST ? 0 : fk_fail_errno(-errno, "can't make the lock directory %s", path);
+    int code = mkdir(path, 0700) < 0 ? -errno : 0;
+    if (code == -ENOENT)
+        return fk_fail(code, "can't make the lock directory %s: the directory above it isn't there; make that first, or choose another one with FLOCKCTL_DIR or --dir", path);
+    if (code < 0)
+        return code == -EEXIST ? 0 : fk_fail_errno(code, "can't make the lock directory %s", path);
     if (chmod(path, 0700) < 0)
         return fk_fail_errno(-errno, "can't set the mode of %s", path);
     return 1;

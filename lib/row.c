@@ -67,8 +67,7 @@ static void delete_tree(int parent, const char *name)
     }
     unlinkat(parent, name, AT_REMOVEDIR);
     if (directory) {
-        fk_fd_disown(fd);
-        closedir(directory);
+        fk_fd_close_directory(directory);
     } else {
         fk_fd_close(&fd);
     }
@@ -116,9 +115,8 @@ static void sweep(int rows)
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
             delete_tree(rows, entry->d_name);
     }
-    fk_fd_disown(copy);
-    copy = -1;
-    closedir(directory);
+    fk_fd_take(&copy);
+    fk_fd_close_directory(directory);
 }
 
 /* ---- make ---- */
@@ -240,6 +238,8 @@ static int open_latch(int directory, const char *name)
     int fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOATIME, 0);
     if (fd == -EPERM) /* another user's, which its opener is about to find out */
         fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd == -EISDIR || fd == -ELOOP)
+        return fk_row_damaged(name, "its latch isn't a regular file");
     return fd < 0 && fd != -ENOENT ? fk_fail_errno(fd, "can't open the latch of %s", name) : fd;
 }
 

@@ -9,7 +9,7 @@ tests_unit = \
 	tests/unit/fd \
 	tests/unit/hold \
 	tests/unit/id \
-	tests/unit/inspect \
+	tests/unit/kernel \
 	tests/unit/latch \
 	tests/unit/owner \
 	tests/unit/queue \
@@ -22,24 +22,41 @@ tests_unit = \
 
 tests_cli = \
 	tests/cli/acquire.t \
-	tests/cli/podman.t
+	tests/cli/define.t \
+	tests/cli/examples.t \
+	tests/cli/faults.t \
+	tests/cli/kill.t \
+	tests/cli/messages.t \
+	tests/cli/order.t \
+	tests/cli/podman.t \
+	tests/cli/signals.t \
+	tests/cli/while.t
 
 # Short in `make check`, long in `make check-stress`: STRESS_SCALE multiplies what they do.
 tests_stress = \
-	tests/stress/queue
+	tests/stress/queue \
+	tests/stress/tryonce
+
+# The referee stands between the library's modules: these calls of one to another go through it.
+comma = ,
+tests_stress_queue_SOURCES = tests/stress/queue.c tests/stress/referee.c tests/stress/referee.h
+tests_stress_queue_LDFLAGS = $(AM_LDFLAGS) $(REFEREE_CALLS:%=-Wl$(comma)--wrap=%)
+REFEREE_CALLS = fk_slots_take fk_queue_enter fk_queue_admit fk_queue_leave fk_queue_pass fk_queue_is_stopped fk_part_end \
+	fk_row_delete fk_row_exchange flk_hold_release flk_hold_decline
 
 # Built and run by `make bench` only.
 tests_bench =
 tests_bench_scripts =
 
-check_LTLIBRARIES = tests/tap/libtap.la
+check_LTLIBRARIES = tests/tap/libtap.la tests/unit/libhelpers.la
 tests_tap_libtap_la_SOURCES = tests/tap/tap.c tests/tap/tap.h
+tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress)
 EXTRA_PROGRAMS += $(tests_bench)
 EXTRA_DIST += tests/tap/tap.sh $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
-LDADD = tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
+LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
 
 TESTS = $(tests_unit) $(tests_stress) $(tests_cli)
 TEST_EXTENSIONS = .t

@@ -74,17 +74,16 @@ static bool is_file(const char *path)
     return stat(path, &status) == 0 && S_ISREG(status.st_mode);
 }
 
-/* exec says "no such file" also when a script's interpreter is what is missing. */
+/* exec says "no such file" also when a script's interpreter is what is missing. The exit status is as env(1) has it. */
 static int complain_of_command(const char *name, int code)
 {
-    if (code == ENOENT && strchr(name, '/') && is_file(name)) {
-        complain("%s can't be run: the interpreter that its first line or its program header names isn't there", name);
-        return EXIT_CANNOT_RUN;
-    }
-    if (code == ENOENT) {
-        complain("the command %s wasn't found%s", name, strchr(name, '/') ? "" : " in PATH; check the spelling, or give its path");
+    if (code == ENOENT && strchr(name, '/') && is_file(name))
+        complain("the command %s can't be run: the interpreter that its first line or its program header names isn't there; install that, or correct the line", name);
+    else if (code == ENOENT)
+        complain("the command %s wasn't found%s", name,
+                 strchr(name, '/') ? "; check the path" : " in PATH, or the interpreter that it names; check the spelling, or give its path");
+    if (code == ENOENT)
         return EXIT_NOT_FOUND;
-    }
     if (code == EACCES)
         complain("the command %s can't be run: it isn't an executable file, or a directory above it is closed to us; chmod +x may help", name);
     else

@@ -111,7 +111,7 @@ static bool take_number(const char *what, const char *text, unsigned long least,
 {
     if (parse_number(text, least, most, value))
         return true;
-    complain("%s is not a %s; give a number from %lu to %lu", text, what, least, most);
+    complain("%s is not %s; give a number from %lu to %lu", text, what, least, most);
     return false;
 }
 
@@ -150,12 +150,12 @@ static bool take_value(struct options *options, int which, const char *text)
     case 'w':
         return take_time("--wait", text, &options->wait_ms);
     case 'E':
-        if (!take_number("exit status", text, 0, 255, &number))
+        if (!take_number("an exit status", text, 0, 255, &number))
             return false;
         options->conflict_status = (int)number;
         return true;
     case OPT_SLOTS:
-        if (!take_number("number of slots", text, 1, FLK_SLOTS_MAX, &number))
+        if (!take_number("a number of slots", text, 1, FLK_SLOTS_MAX, &number))
             return false;
         options->slots = (unsigned)number;
         return true;
@@ -172,7 +172,7 @@ static bool take_value(struct options *options, int which, const char *text)
         options->detach = true;
         return true;
     case OPT_WHILE:
-        if (!take_number("process id", text, 1, INT_MAX, &number))
+        if (!take_number("a process id", text, 1, INT_MAX, &number))
             return false;
         options->while_pid = (pid_t)number;
         return true;

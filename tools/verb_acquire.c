@@ -21,11 +21,17 @@
 
 /* ---- NAME[:COUNT] ---- */
 
-static bool parse_want(char *operand, const struct options *options, struct flk_want *want)
+/* The operand stays as it is: it is our command line, which others are shown. */
+static bool parse_want(const char *operand, const struct options *options, struct flk_want *want)
 {
     unsigned long count = 1;
-    char *colon = strrchr(operand, ':');
-    *want = (struct flk_want){.name = operand, .slots = options->slots, .flags = options->shared ? FLK_SHARED : 0};
+    const char *colon = strrchr(operand, ':');
+    char *name = strndup(operand, colon ? (size_t)(colon - operand) : strlen(operand));
+    *want = (struct flk_want){.name = name, .slots = options->slots, .flags = options->shared ? FLK_SHARED : 0};
+    if (!name) {
+        complain("out of memory");
+        return false;
+    }
     if (!colon)
         return true;
     if (strcmp(colon + 1, "all") == 0) {
@@ -36,8 +42,14 @@ static bool parse_want(char *operand, const struct options *options, struct flk_
         complain("%s is not a count in %s; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand, FLK_SLOTS_MAX);
         return false;
     }
-    *colon = '\0';
     return true;
+}
+
+static void free_wants(struct flk_want *wants, size_t n_wants)
+{
+    for (size_t i = 0; i < n_wants; i++)
+        free((char *)wants[i].name);
+    free(wants);
 }
 
 static struct flk_want *parse_wants(const struct options *options)
@@ -52,7 +64,7 @@ static struct flk_want *parse_wants(const struct options *options)
         complain("out of memory");
     for (size_t i = 0; wants && i < options->n_operands; i++) {
         if (!parse_want(options->operands[i], options, &wants[i])) {
-            free(wants);
+            free_wants(wants, options->n_operands);
             return NULL;
         }
     }
@@ -103,7 +115,7 @@ static int acquire(struct options *options, const int *cancel_fd, struct flk_hol
     if (!wants)
         return EXIT_OURS;
     int code = flk_acquire_many(wants, options->n_operands, &how, options->wait_ms, hold);
-    free(wants);
+    free_wants(wants, options->n_operands);
     *cancelled = code == -ECANCELED;
     if (*cancelled)
         return EXIT_OURS;
@@ -240,7 +252,9 @@ static int run_keeper(struct options *options, int process, int parent, const st
         tell_of(hold);
         memcpy(verdict.id, flk_hold_id(hold), sizeof verdict.id);
     }
-    if (send(parent, &verdict, sizeof verdict, MSG_NOSIGNAL) != sizeof verdict && hold) {
+    char printed;
+    ssize_t sent = send(parent, &verdict, sizeof verdict, MSG_NOSIGNAL);
+    if (hold && (sent != sizeof verdict || recv(parent, &printed, 1, 0) != 1)) {
         flk_hold_decline(hold); /* nobody knows that we have it */
         return EXIT_OURS;
     }
@@ -259,9 +273,14 @@ static int wait_for_keeper(int keeper)
         complain("the process that was to keep the lock has died; nothing is held");
         return EXIT_OURS;
     }
-    if (verdict.id[0])
-        puts(verdict.id);
-    return verdict.status;
+    if (!verdict.id[0])
+        return verdict.status;
+    if (puts(verdict.id) == EOF || fflush(stdout) != 0) {
+        complain("can't print the id of the lock: %s; nothing is held", strerrordesc_np(errno));
+        return EXIT_OURS;
+    }
+    send(keeper, "", 1, MSG_NOSIGNAL); /* should it have died meanwhile, it died holding */
+    return 0;
 }
 
 static int acquire_while(struct options *options)

@@ -46,6 +46,14 @@ fi
 LC_ALL=C
 export FLOCKCTL top_srcdir top_builddir LC_ALL
 
+# One line, since a second one would be TAP of its own.
+tap_line() {
+    case $1 in
+    *"$tap_newline"*) printf '%s\n' "$1" | tr '\n' ' ' && echo ;;
+    *) printf '%s\n' "$1" ;;
+    esac
+}
+
 bail_out() {
     tap_line "Bail out! $*"
     exit 1
@@ -121,14 +129,6 @@ skip_all() {
     tap_line "1..0 # SKIP $*"
     tap_plan=all
     exit
-}
-
-# One line, since a second one would be TAP of its own.
-tap_line() {
-    case $1 in
-    *"$tap_newline"*) printf '%s\n' "$1" | tr '\n' ' ' && echo ;;
-    *) printf '%s\n' "$1" ;;
-    esac
 }
 
 pass() {
@@ -223,7 +223,7 @@ background() {
 reap() {
     eval "tap_job=\$${1}_pid"
     status=0
-    wait "$tap_job" || status=$?
+    wait "$tap_job" 2>/dev/null || status=$?
     out=$(cat "$T/$1.out") err=$(cat "$T/$1.err")
     tap_left=
     for tap_other in $tap_jobs; do

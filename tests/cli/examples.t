@@ -1,0 +1,168 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What doc/examples/ shows, works.
+# shellcheck disable=SC2015,SC2016,SC2154
+. "$(dirname "$0")/../tap/tap.sh"
+
+examples=$top_srcdir/doc/examples
+hold=$top_builddir/doc/examples/hold
+events=$top_builddir/doc/examples/events
+[ -x "$hold" ] && [ -x "$events" ] || bail_out "the example programs are not there: run make check first"
+
+# ---- guarded.mk ----
+
+# $most recipes were between their first and last line at once.
+count_most() {
+    most=$(awk '/^begin / { if (++now > most) most = now } /^end / { now-- } END { print most + 0 }' guarded.log)
+}
+
+guarded() {
+    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL "${MAKE:-make}" -s -f "$examples/guarded.mk" "FLOCKCTL=$FLOCKCTL" "$@"
+}
+
+mkdir "$T/make" && cd "$T/make" || bail_out "no directory to make in"
+run guarded -j8
+is "$status" 0 "guarded.mk: all recipes of make -j8 succeed"
+is "$(grep -c '^end ' guarded.log)" 8 "guarded.mk: eight ran"
+count_most
+ok "guarded.mk: never more than two at once" [ "$most" -le 2 ]
+
+run guarded clean
+is "$status:$(ls)" "0:" "guarded.mk: clean leaves nothing"
+guarded -j8 >"$T/first.out" 2>&1 &
+first=$!
+run guarded -j8
+wait "$first"
+is "$status:$?" 0:0 "guarded.mk: two makes at once succeed"
+is "$(grep -c '^end ' guarded.log)" 16 "guarded.mk: eight ran of each"
+count_most
+ok "guarded.mk: never more than two at once of both" [ "$most" -le 2 ]
+is "$(grep -c '^built ' guarded.log)" 1 "guarded.mk: one of both built the image"
+cd "$T" || exit
+
+# hold_with PROGRAM [ARG]...: a holder in the background, until let_go
+mkfifo "$T/go"
+hold_with() {
+    rm -f "$T/holder.out"
+    background holder "$@" sh -c 'echo up; read -r _ <"$T/go"'
+    wait_for '[ -s "$T/holder.out" ]'
+}
+
+let_go() {
+    echo >"$T/go"
+    reap holder
+}
+
+# queues NAME: somebody does
+queues() {
+    [ -n "$(ls "$FLOCKCTL_DIR/rows/$1/queue")" ]
+}
+
+# ---- hold.c ----
+
+# start NAME PROGRAM [ARG]...: in the background, with its input from the descriptor 7 of this script
+start() {
+    start_name=$1
+    shift
+    rm -f "$T/$start_name.in" "$T/$start_name.out"
+    mkfifo "$T/$start_name.in"
+    background "$start_name" sh -c 'input=$1; shift; exec "$@" <"$input"' sh "$T/$start_name.in" "$@"
+    exec 7>"$T/$start_name.in"
+}
+
+run flockctl acquire hold -- "$hold" hold 0
+is "$status" 75 "hold: refused while flockctl holds it"
+like "$err" "^hold: hold is taken by pid [0-9]+ " "hold: says who holds it"
+run flockctl acquire hold -- "$hold" hold 0.05
+like "$status:$err" "^75:hold: hold is still taken .* after [0-9.]+ s$" "hold: waits until its deadline"
+
+start held "$hold" hold 10
+wait_for '[ -s "$T/held.out" ]'
+like "$(cat "$T/held.out")" "^holding slot 0 of hold as [a-z][a-z0-9]+$" "hold: says what it holds"
+run flockctl acquire -n hold -- true
+is "$status" 75 "hold: flockctl is refused while it holds"
+exec 7>&-
+reap held
+is "$status" 0 "hold: ends at the end of its input"
+ok "hold: released" flockctl acquire -n hold -- true
+
+# ---- events.c ----
+
+hold_with flockctl acquire events --
+start waiter "$events" events
+echo hello >&7
+wait_for '[ -s "$T/waiter.out" ]'
+is "$(cat "$T/waiter.out")" "still waiting" "events: does other things while it waits"
+let_go
+wait_for 'grep -q "^acquired events as " "$T/waiter.out"'
+run flockctl acquire -n events -- true
+is "$status" 75 "events: flockctl is refused while it holds"
+echo hello >&7
+wait_for 'grep -q "^I have it" "$T/waiter.out"'
+is "$(sed -n 3p "$T/waiter.out")" "I have it" "events: goes on with the lock"
+exec 7>&-
+reap waiter
+is "$status" 0 "events: ends at the end of its input"
+ok "events: released" flockctl acquire -n events -- true
+
+hold_with flockctl acquire events --
+start waiter "$events" events
+wait_for 'queues events'
+exec 7>&-
+reap waiter
+is "$status:$out" "0:" "events: gives up at the end of its input"
+not_ok "events: has left the queue" queues events
+let_go
+
+# ---- join.sh, join.py ----
+
+# join SCRIPT: run as a command, and as a holder
+join() {
+    script=$examples/$1 name=$1
+    run "$script" "$name" sh -c 'exit 3'
+    is "$status" 3 "$name: exits as its command does"
+    run flockctl acquire "$name" -- "$script" "$name" true
+    like "$status:$err" "^75:$name: .* is taken" "$name: refused while flockctl holds it"
+    run "$script" "$name" "$FLOCKCTL" acquire -n "$name" -- true
+    like "$status:$err" "^75:flockctl: $name is taken" "$name: flockctl is refused while it holds"
+    ok "$name: released" flockctl acquire -n "$name" -- true
+    hold_with "$script" "$name"
+    background waiter flockctl acquire "$name" -- true
+    wait_for 'queues "$name"'
+    let_go
+    reap waiter
+    is "$status" 0 "$name: lets in who waits for it"
+
+    flockctl define "$name-2" --slots 2
+    run flockctl acquire "$name-2" -- "$script" "$name-2" true
+    is "$status" 0 "$name: takes the second slot when the first is held"
+    run "$script" "$name-2" flockctl_examples_no_such_command
+    not_ok "$name: fails when its command does" [ "$status" = 0 ]
+    run flockctl acquire "$name-2:all" -- "$script" "$name-2" true
+    is "$status" 75 "$name: refused when both slots are held"
+}
+
+if command -v flock >/dev/null; then
+    join join.sh
+else
+    skip "join.sh: flock(1) isn't installed"
+fi
+
+if python3 -c 'import fcntl, subprocess' 2>/dev/null; then
+    join join.py
+    run "$examples/join.py" join.py sh -c 'kill -9 $PPID'
+    run flockctl acquire join.py -- true
+    like "$err" "the last holder, pid [0-9]+, died" "join.py: when it is killed, the next holder is told"
+    hold_with flockctl acquire join.py --
+    background waiter flockctl acquire join.py -- true
+    wait_for 'queues join.py'
+    run "$examples/join.py" join.py true
+    like "$status:$err" "^75:join.py: join.py has a queue" "join.py: doesn't overtake those who queue"
+    let_go
+    reap waiter
+    is "$status" 0 "join.py: and they are served"
+else
+    skip "join.py: python3 isn't installed"
+fi
+
+done_testing

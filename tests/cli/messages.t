@@ -1,0 +1,161 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What people read: who has it and who is first in line, and errors that name the thing, the reason and what to do.
+. "$(dirname "$0")/../tap/tap.sh"
+. "$(dirname "$0")/helpers.sh"
+
+escape=$(printf '\033')
+# Of ASCII, and one of those that UTF-8 and Latin-1 have behind it (a terminal's "control sequence introducer").
+control="[[:cntrl:]]|$(printf '\233')"
+
+# ---- the waiting message ----
+
+# Four rows wait at once, so that the second until the message passes once.
+hold h -l nightly x
+queue first x
+queue second x
+
+hold odd -l "a${escape}[31mb
+c" odd
+background odd_waiter "$FLOCKCTL" acquire odd -- echo "${escape}]0;title" "$(printf '\302\233')"
+wait_for '[ "$(tickets odd)" = 1 ]'
+queue behind_odd odd
+
+hold s stop
+queue stopped stop
+stop_process "$stopped_pid"
+queue behind stop
+
+hold f full
+full_pipe pipe
+background blocked sh -c 'exec "$FLOCKCTL" acquire full -- sh -c ": >\"\$T/blocked.held\"" 2>"$T/pipe"'
+wait_for '[ "$(tickets full)" = 1 ]'
+flock_latch full
+background quiet "$FLOCKCTL" -q acquire full -- true
+wait_for '[ "$(tickets full)" = 2 ]'
+flock_latch full
+queue after_full full
+
+for job in first second behind behind_odd after_full; do
+    wait_for "[ -s '$T/$job.err' ]"
+done
+message=$(cat "$T/second.err")
+is "$(printf '%s\n' "$message" | wc -l)" 1 "after a second of waiting, one line"
+like "$message" '^flockctl: waiting for x for 1 s: ' "it says what is waited for and for how long"
+like "$message" "held by pid $h_pid \\([^)]*flockctl acquire -l nightly x -- sh -c" "who has it: pid and command line"
+like "$message" '\) "nightly" since [0-9][0-9]:[0-9][0-9]:[0-9][0-9];' "the label, and since when"
+like "$message" "first in line: pid $first_pid \\(.*flockctl acquire x" "who is first in line"
+unlike "$message" stopped "which isn't stopped"
+like "$(cat "$T/first.err")" 'we are first in line' "the first in line says so"
+
+message=$(cat "$T/behind_odd.err")
+unlike "$message" "$control" "control characters of labels and command lines are escaped"
+like "$message" '"a\\x1b\[31mb\\x0ac"' "the label's"
+like "$message" 'echo \\x1b\]0;title' "and the command's"
+
+like "$(cat "$T/behind.err")" "first in line: pid $stopped_pid .*\\(stopped\\)" "a first in line that is stopped is said to be"
+kill -CONT "$stopped_pid"
+
+# The waiter that came later has sent its message, so the one before it has been at that point too.
+let_go f
+reap blocked
+ok "a waiter whose stderr is a full pipe has got the lock" [ -e "$T/blocked.held" ]
+is "$status" 0 "and ended"
+reap quiet
+is "$status|$err" "0|" "-q: no message"
+has_it after_full
+let_go after_full
+exec 7>&-
+
+# A message into a pipe that nobody reads any more costs the message, not the lock.
+for job in h first second odd; do has_it $job; let_go $job; done
+reap odd_waiter
+has_it behind_odd
+let_go behind_odd
+let_go s
+for job in stopped behind; do has_it $job; let_go $job; done
+hold h x
+mkfifo "$T/gone"
+exec 7<>"$T/gone"
+background unheard sh -c 'exec "$FLOCKCTL" acquire x -- true 2>"$T/gone" 7>&-'
+wait_for '[ "$(tickets x)" = 1 ]'
+exec 7>&-
+queue heard x
+wait_for "[ -s '$T/heard.err' ]"
+let_go h
+reap unheard
+is "$status" 0 "a waiter whose stderr is a broken pipe gets the lock too"
+has_it heard
+let_go heard
+
+# ---- busy ----
+
+hold h -l "l${escape}[0m" x
+run flockctl acquire -n x -- true
+is "$status|$(printf '%s\n' "$err" | wc -l)" "75|1" "busy: one line"
+unlike "$err" "$control" "without control characters"
+like "$err" "^flockctl: x is taken by pid $h_pid \\(.*flockctl acquire" "with the name, the pid and the command line"
+run flockctl -q acquire -n x -- true
+is "$err" "" "-q: nothing"
+run flockctl -v acquire y -- true
+like "$err" '^flockctl: .*id [a-z][a-z0-9]+$' "-v says what was acquired"
+let_go h
+
+# ---- verbs ----
+
+bad 125 'there is no verb aquire; did you mean acquire' aquire x -- true
+bad 125 'there is no verb pat; did you mean path' pat x
+bad 125 'there is no verb podman; did you mean: flockctl acquire podman -- ' podman -- run
+bad 125 'there is no verb frobnicate; all of them: flockctl help' frobnicate
+bad 125 'flockctl acquire NAME -- COMMAND' -q
+bad 125 'no verb acquir; did you mean acquire' help acquir
+bad 125 "no verb a.x1b" "a$escape"
+for verb in acquire define resize remove path dir help version; do
+    run flockctl help $verb
+    is "$status|$err" "0|" "help $verb"
+    like "$out" "^flockctl $verb" "  begins with how it is used"
+    [ $verb = help ] || [ "$verb" = version ] || is "$(flockctl $verb --help)" "$out" "  $verb --help is the same"
+    is "$(flockctl help | grep -c "^  $verb ")" 1 "  and help lists it"
+done
+is "$(flockctl --help)" "$(flockctl help)" "--help is help"
+is "$(flockctl --version)" "$(flockctl version)" "--version is version"
+like "$(flockctl --version)" '^flockctl [0-9]+\.[0-9]+\.[0-9]+' "which is three numbers"
+run flockctl acquire x -- "$FLOCKCTL" --version
+is "$status" 0 "an option behind -- is the command's"
+
+# ---- options and operands ----
+
+bad 125 '--frobnicate isn.t an option of flockctl acquire.*--help' acquire --frobnicate x -- true
+bad 125 '-z isn.t an option of flockctl acquire.*--help' acquire -z x -- true
+bad 125 '--frobnicate isn.t an option of flockctl.*--help' --frobnicate acquire x -- true
+bad 125 '--sh.*isn.t an option.*or not the only one' acquire --sh x -- true
+bad 125 '-w needs a value' acquire x -w -- true
+bad 125 '--label needs a value' acquire x --label -- true
+bad 125 'isn.t an option of flockctl define' define x --slots 1 --nonblock
+bad 125 'isn.t an option of flockctl dir' dir -n
+bad 125 'acquire needs "--".*flockctl acquire x -- true$' acquire x true
+bad 125 'acquire needs "--".*flockctl acquire x -- COMMAND$' acquire x
+bad 125 'acquire needs "--".*flockctl acquire NAME -- COMMAND$' acquire
+bad 125 'no command behind "--".*flockctl acquire x -- COMMAND' acquire x --
+bad 125 'acquire needs a name.*acquire .*NAME' acquire -- true
+bad 125 '-c and "-- COMMAND" can.t both' acquire x -c true -- true
+bad 125 'runs no command' define x --slots 1 -- true
+bad 125 'define needs the number of slots: flockctl define x --slots N' define x
+bad 125 "define doesn't take y" define x y --slots 1
+bad 125 'resize needs more operands.*NAME N' resize x
+bad 125 'path needs a name' path
+bad 125 "dir doesn't take x" dir x
+bad 125 'two:0.*NAME:COUNT.*all' acquire two:0 -- true
+run flockctl acquire x "$(printf 'echo\033')"
+unlike "$err" "$control" "what was typed is escaped too"
+
+# ---- a stdout that can't be written to ----
+
+if [ -w /dev/full ]; then
+    run sh -c '"$FLOCKCTL" dir >/dev/full'
+    is "$status" 125 "dir: stdout is full: 125"
+    like "$err" "^flockctl: can't write to stdout: " "and says so"
+fi
+nothing_left x odd stop full
+done_testing

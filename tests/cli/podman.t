@@ -1,0 +1,109 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The main job on real containers: eight of them through a row of two. They write down themselves when they run.
+#
+# Who has the slot: flockctl, podman, and conmon, which inherits it from podman and lives as long as the container. So the
+# slot stays taken while the container runs, even when flockctl and podman are both killed.
+. "$(dirname "$0")/../tap/tap.sh"
+. "$(dirname "$0")/helpers.sh"
+
+root=$T/rootfs records=$T/records
+mkdir -p "$records" "$root/bin" "$root/dev" "$root/etc" "$root/proc" "$root/run" "$root/sys" "$root/tmp" "$root/records"
+
+# A container that writes "+ N" to the log, waits until another one has begun after it (which shows that two do run at once)
+# and, when it is asked to, until $records/go.N is there; then it writes "- N". It gives up in the end, and says so.
+cat >"$records/job" <<'END'
+n=$1 tries=0
+echo "+ $n" >>/records/log
+begun=$(/bin/busybox grep -c '^+' /records/log)
+done_waiting() {
+    [ ! -e "/records/ask.$n" ] || [ -e "/records/go.$n" ] || return 1
+    [ "$begun" = 8 ] || [ "$(/bin/busybox grep -c '^+' /records/log)" -gt "$begun" ]
+}
+until done_waiting; do
+    tries=$((tries + 1))
+    [ $tries -lt 1000 ] || { echo "gave up $n" >>/records/log; break; }
+    /bin/busybox usleep 20000
+done
+echo "- $n" >>/records/log
+END
+
+cannot() {
+    [ -z "${FLOCKCTL_REQUIRE_PODMAN-}" ] || bail_out "FLOCKCTL_REQUIRE_PODMAN is set, but $*"
+    skip_all "$*"
+}
+command -v podman >/dev/null || cannot "podman isn't installed"
+busybox=$(command -v busybox) || cannot "busybox isn't installed"
+cp "$busybox" "$root/bin/busybox"
+cat >"$T/run" <<'END'
+#!/bin/sh
+exec podman --cgroup-manager=cgroupfs --runtime runc run --rm --network=none --ulimit nofile=1024:1024 \
+    --ulimit nproc=1024:1024 --label "flockctl-test=$T" --name "${FLOCKCTL_ID:-trial$$}" --volume "$T/records:/records" \
+    --rootfs "$T/rootfs" /bin/busybox "$@"
+END
+chmod +x "$T/run"
+timeout 60 "$T/run" true </dev/null >"$T/trial" 2>&1 || {
+    diag "$(cat "$T/trial")"
+    cannot "podman can't run a container of busybox here"
+}
+
+start_eight() {
+    : >"$records/log"
+    for n in 1 2 3 4 5 6 7 8; do
+        background "c$n" "$FLOCKCTL" -q acquire --slots 2 "$1" -- "$T/run" sh /records/job "$n"
+    done
+}
+most_at_once() {
+    awk '/^\+/ { if (++now > most) most = now } /^-/ { now-- } END { print most + 0 }' "$records/log"
+}
+all_ran() {
+    is "$(sort "$records/log" | tr '\n' ' ')" "+ 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 - 1 - 2 - 3 - 4 - 5 - 6 - 7 - 8 " "all eight have begun and ended"
+    is "$(most_at_once)" 2 "two ran at once, never three: their own records"
+}
+# kill_running N [also]: once the container's own record says that it runs, kills its flockctl, and its podman also; then
+# tells the container. In the background, since nobody knows who is first.
+kill_running() {
+    until grep -q "^+ $1\$" "$records/log"; do sleep 0.01; done
+    eval "kill_pid=\$c${1}_pid"
+    kill -KILL "$kill_pid" ${2:+$(pgrep -P "$kill_pid")}
+    touch "$records/go.$1"
+}
+
+# ---- eight containers, two at a time ----
+
+start_eight podman
+failed=0
+for n in 1 2 3 4 5 6 7 8; do
+    reap "c$n"
+    [ "$status" = 0 ] || { failed=$((failed + 1)) && diag "container $n: $status $err"; }
+done
+is "$failed" 0 "eight containers through a row of two"
+all_ran
+nothing_left podman
+
+# ---- kill -9 in the middle ----
+
+# Of number 3 flockctl is killed, of number 6 flockctl and podman. Both containers run on until they are told.
+touch "$records/ask.3" "$records/ask.6"
+start_eight again
+kill_running 3 &
+kill_running 6 also &
+reap c3
+is "$status" 137 "the flockctl of a running container is killed"
+reap c6
+is "$status" 137 "of another one flockctl and podman"
+failed=0
+for n in 1 2 4 5 7 8; do
+    reap "c$n"
+    [ "$status" = 0 ] || { failed=$((failed + 1)) && diag "container $n: $status $err"; }
+done
+is "$failed" 0 "the rest finishes"
+run flockctl -q acquire -w 60 again:all -- true
+is "$status" 0 "and the row is free in the end"
+all_ran
+nothing_left again
+
+left=$(podman ps -aq --filter "label=flockctl-test=$T")
+[ -z "$left" ] || podman rm -f $left >/dev/null 2>&1
+done_testing
