@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -34,7 +35,7 @@ static struct shared_path shared_path(const char *id)
 
 static int write_shared(const struct fk_row *row, const char *id, const char *text, size_t length)
 {
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 | S_ISVTX);
     if (fd < 0)
         return fd;
     ssize_t written = write(fd, text, length);

@@ -276,13 +276,6 @@ void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char
         errno = 0; /* what isn't whole isn't read */
 }
 
-static void tell(int fd, const char *bytes, size_t count)
-{
-    /* Can't fail: an empty FIFO that is open for reading by ourselves has room for two bytes. */
-    if (write(fd, bytes, count) < 0)
-        errno = 0;
-}
-
 void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
 {
     struct fk_latch *latch = &section->latch;
@@ -290,7 +283,7 @@ void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
     if (latch->living == ticket->number)
         latch->living = 0;
     fk_latch_write(section->fd, latch); /* should it fail, the next one finds the ticket gone */
-    tell(ticket->fd, "a", 1);
+    fk_fd_tell(ticket->fd, 1);
     ticket->admitted = true;
 }
 
@@ -300,7 +293,7 @@ void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket)
         return;
     if (!ticket->admitted) {
         flock(ticket->fd, LOCK_UN);
-        tell(ticket->fd, "gg", 2);
+        fk_fd_tell(ticket->fd, 2);
     }
     if (ticket->has_who)
         unlinkat(row->directory, path_of(ticket->number, ".who").text, 0);

@@ -54,7 +54,7 @@ tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress)
 EXTRA_PROGRAMS += $(tests_bench)
-EXTRA_DIST += tests/tap/tap.sh $(tests_cli) $(tests_bench_scripts)
+EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
 LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
 

@@ -102,8 +102,6 @@ static int prepare_root(const struct options *options)
         code = flk_root_get(&path);
     if (code < 0)
         return complain_of(code, EXIT_OURS);
-    if (options->dir || getenv("FLOCKCTL_DIR")) /* commands that we run must find the same locks, wherever they are started */
-        setenv("FLOCKCTL_DIR", path, 1);
     if (flk_root_warning())
         say("%s", flk_root_warning());
     free(path);

@@ -2,9 +2,11 @@
 
 bin_PROGRAMS = tools/flockctl
 tools_flockctl_SOURCES = \
+	tools/acquire.h \
 	tools/command.c tools/command.h \
 	tools/exit_status.h \
 	tools/flockctl.c \
+	tools/keeper.c \
 	tools/message.c tools/message.h \
 	tools/options.c tools/options.h \
 	tools/verb_acquire.c \

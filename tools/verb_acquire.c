@@ -2,20 +2,16 @@
 /* flockctl acquire: waits for names, runs COMMAND with them, gives them back. */
 #include <errno.h>
 #include <flockctl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/pidfd.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "exit_status.h"
 #include "message.h"
+#include "acquire.h"
 #include "command.h"
 #include "verbs.h"
 
@@ -55,8 +51,8 @@ static void free_wants(struct flk_want *wants, size_t n_wants)
 static struct flk_want *parse_wants(const struct options *options)
 {
     if (options->slots && options->n_operands > 1) {
-        complain("--slots says the size of one name, and there are %zu; define them first: flockctl define %s --slots %u",
-                 options->n_operands, options->operands[0], options->slots);
+        complain("--slots says the size of one name, and there are %zu; define them first: flockctl define NAME --slots %u",
+                 options->n_operands, options->slots);
         return NULL;
     }
     struct flk_want *wants = calloc(options->n_operands, sizeof *wants);
@@ -73,9 +69,7 @@ static struct flk_want *parse_wants(const struct options *options)
 
 /* ---- limits ---- */
 
-/* Large rows and numbers of 200 and above for inherited slots need more descriptors than a low soft limit allows; the command
- * gets the limit back. */
-static void raise_limit(struct rlimit *before)
+void acquire_raise_limit(struct rlimit *before)
 {
     if (getrlimit(RLIMIT_NOFILE, before) < 0) {
         before->rlim_cur = before->rlim_max = RLIM_INFINITY;
@@ -85,6 +79,7 @@ static void raise_limit(struct rlimit *before)
         setrlimit(RLIMIT_NOFILE, &(struct rlimit){before->rlim_max, before->rlim_max});
 }
 
+/* The command gets back what we were started with. */
 static void restore_limit(const struct rlimit *before)
 {
     if (before->rlim_cur < before->rlim_max)
@@ -93,7 +88,7 @@ static void restore_limit(const struct rlimit *before)
 
 /* ---- with a command ---- */
 
-static void tell_of(const struct flk_hold *hold)
+void acquire_tell(const struct flk_hold *hold)
 {
     const struct flk_holder *dead = flk_hold_predecessor(hold);
     if (dead)
@@ -106,8 +101,7 @@ static void tell_of(const struct flk_hold *hold)
     }
 }
 
-/* The exit status; *hold stays NULL unless it is ours (-E 0 is possible). *cancelled: cancel_fd was readable, and nothing has been said. */
-static int acquire(struct options *options, const int *cancel_fd, struct flk_hold **hold, bool *cancelled)
+int acquire_names(struct options *options, const int *cancel_fd, struct flk_hold **hold, bool *cancelled)
 {
     const struct flk_options how = {.label = options->label, .cancel_fd = cancel_fd, .waiting = message_waiting};
     struct flk_want *wants = parse_wants(options);
@@ -134,13 +128,30 @@ static int exit_as(int status)
     return EXIT_SIGNALLED + number;
 }
 
+/* Commands that are told of a directory by name must find the same one, wherever they are started. */
+static int export_root(const struct options *options)
+{
+    const char *named = getenv("FLOCKCTL_DIR");
+    char *path;
+    if (!options->dir && (!named || !*named))
+        return 0;
+    int code = flk_root_get(&path);
+    if (code == 0) {
+        setenv("FLOCKCTL_DIR", path, 1);
+        free(path);
+    }
+    return code;
+}
+
 /* Takes over the hold. */
 static int run_held(struct flk_hold *hold, const struct options *options, char **command, const struct signals *signals,
                     const struct rlimit *limit)
 {
     char **environment;
     pid_t pid;
-    int status = 0, code = flk_hold_environ(hold, &environment);
+    int status = 0, code = export_root(options);
+    if (code == 0)
+        code = flk_hold_environ(hold, &environment);
     if (code == 0 && !options->detach)
         code = flk_hold_inherit(hold, 1);
     if (code < 0) {
@@ -174,142 +185,17 @@ static int acquire_and_run(struct options *options, char **command)
         complain("can't wait for signals: %s%s", strerrordesc_np(-code), code == -EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
         return EXIT_OURS;
     }
-    raise_limit(&limit);
+    acquire_raise_limit(&limit);
     bool cancelled;
-    int status = acquire(options, &signals.fd, &hold, &cancelled);
+    int status = acquire_names(options, &signals.fd, &hold, &cancelled);
     if (cancelled) {
         int caught = signals_take(&signals);
         signals_die_of(caught ? caught : SIGTERM);
     }
     if (!hold)
         return status;
-    tell_of(hold);
+    acquire_tell(hold);
     return run_held(hold, options, command, &signals, &limit);
-}
-
-/* ---- with --while: a keeper in the background has the hold ---- */
-
-struct verdict {
-    int status; /* the exit status */
-    char id[FLK_ID_SIZE]; /* "": not acquired */
-};
-
-/* Readable when the wait is over for another reason: a signal, the end of the process, or of the one that started us. */
-static int make_cancel(int parent, int process, int signals)
-{
-    int epoll = epoll_create1(EPOLL_CLOEXEC), fds[] = {parent, process, signals};
-    for (size_t i = 0; epoll >= 0 && i < sizeof fds / sizeof *fds; i++)
-        if (epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &(struct epoll_event){.events = EPOLLIN}) < 0)
-            return -1;
-    return epoll;
-}
-
-static bool is_readable(int fd)
-{
-    struct pollfd event = {.fd = fd, .events = POLLIN};
-    return poll(&event, 1, 0) > 0;
-}
-
-static void leave_terminal(void)
-{
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    setsid();
-    for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
-        dup2(null, fd);
-}
-
-static void keep(struct flk_hold *hold, int process, const struct signals *signals)
-{
-    struct pollfd events[] = {{.fd = process, .events = POLLIN}, {.fd = signals->fd, .events = POLLIN}};
-    do
-        poll(events, 2, -1);
-    while (!(events[0].revents & POLLIN) && signals_take(signals) == 0);
-    flk_hold_release(hold);
-}
-
-static int give_up(const struct options *options, int process, const struct signals *signals)
-{
-    if (is_readable(process)) {
-        complain("process %d has ended before the lock was acquired", (int)options->while_pid);
-        return options->conflict_status;
-    }
-    int caught = signals_take(signals);
-    return caught ? EXIT_SIGNALLED + caught : EXIT_OURS;
-}
-
-static int run_keeper(struct options *options, int process, int parent, const struct signals *signals)
-{
-    struct verdict verdict = {0};
-    struct flk_hold *hold = NULL;
-    int cancel = make_cancel(parent, process, signals->fd);
-    bool cancelled = false;
-    if (cancel < 0)
-        complain("can't wait: %s", strerrordesc_np(errno));
-    verdict.status = cancel < 0 ? EXIT_OURS : acquire(options, &cancel, &hold, &cancelled);
-    if (cancelled)
-        verdict.status = give_up(options, process, signals);
-    if (hold) {
-        tell_of(hold);
-        memcpy(verdict.id, flk_hold_id(hold), sizeof verdict.id);
-    }
-    char printed;
-    ssize_t sent = send(parent, &verdict, sizeof verdict, MSG_NOSIGNAL);
-    if (hold && (sent != sizeof verdict || recv(parent, &printed, 1, 0) != 1)) {
-        flk_hold_decline(hold); /* nobody knows that we have it */
-        return EXIT_OURS;
-    }
-    if (hold) {
-        close(parent);
-        leave_terminal();
-        keep(hold, process, signals);
-    }
-    return verdict.status;
-}
-
-static int wait_for_keeper(int keeper)
-{
-    struct verdict verdict;
-    if (recv(keeper, &verdict, sizeof verdict, MSG_WAITALL) != sizeof verdict) {
-        complain("the process that was to keep the lock has died; nothing is held");
-        return EXIT_OURS;
-    }
-    if (!verdict.id[0])
-        return verdict.status;
-    if (puts(verdict.id) == EOF || fflush(stdout) != 0) {
-        complain("can't print the id of the lock: %s; nothing is held", strerrordesc_np(errno));
-        return EXIT_OURS;
-    }
-    send(keeper, "", 1, MSG_NOSIGNAL); /* should it have died meanwhile, it died holding */
-    return 0;
-}
-
-static int acquire_while(struct options *options)
-{
-    struct signals signals;
-    struct rlimit limit;
-    int ends[2], process = pidfd_open(options->while_pid, 0);
-    if (process < 0) {
-        complain("there is no process %d to hold it for: %s", (int)options->while_pid, strerrordesc_np(errno));
-        return EXIT_OURS;
-    }
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-        complain("can't make a socket pair: %s", strerrordesc_np(errno));
-        return EXIT_OURS;
-    }
-    pid_t pid = fork();
-    if (pid < 0) {
-        complain("can't fork: %s", strerrordesc_np(errno));
-        return EXIT_OURS;
-    }
-    if (pid > 0) {
-        close(ends[1]);
-        return wait_for_keeper(ends[0]);
-    }
-    close(ends[0]);
-    raise_limit(&limit);
-    if (signals_block(&signals) < 0)
-        _exit(EXIT_OURS);
-    _exit(run_keeper(options, process, ends[1], &signals));
 }
 
 /* ---- the verb ---- */
@@ -350,7 +236,7 @@ static int run_acquire(struct options *options)
     }
     if (!check_operands(&verb_acquire, options, 1, SIZE_MAX))
         return EXIT_OURS;
-    return options->while_pid ? acquire_while(options) : acquire_and_run(options, command);
+    return options->while_pid ? keeper_start(options) : acquire_and_run(options, command);
 }
 
 const struct verb verb_acquire = {

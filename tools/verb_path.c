@@ -52,9 +52,10 @@ const struct verb verb_path = {
             "      --latch                 the path of the latch instead\n"
             "      --slots N               how many slots NAME has; checked when it exists\n"
             "\n"
-            "Example: take a lock in a shell script without a child\n"
-            "  exec 8<>\"$(flockctl path --latch podman)\" 9<>\"$(flockctl path podman)\"\n"
-            "  flock 8; flock -n 9 || busy=1; exec 8>&-\n",
+            "Example: take a lock in a shell script, without a child\n"
+            "  slot=$(flockctl path podman); exec 8<\"${slot%slots/0}latch\"; flock 8\n"
+            "  exec 9<>\"$slot\"; flock -n 9 || { echo taken; exit 75; }\n"
+            "  exec 8<&-\n",
     .groups = GROUP_SLOTS | GROUP_LATCH,
     .run = run_path,
 };

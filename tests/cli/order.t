@@ -60,7 +60,6 @@ let_all_go r2 r3
 : >"$T/log"
 hold r0 -s x
 queue writer x
-before=r0
 for job in r1 r2 r3 r4 r5 r6; do
     queue $job -s x
 done

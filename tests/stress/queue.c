@@ -516,6 +516,10 @@ static void tick(void)
 static unsigned end_phase(void)
 {
     unsigned left = 1;
+    /* What the last ones leave on disk isn't cleaned up by the way any more, before we look. */
+    for (unsigned worker = 1; (common->actions & KILLS) && worker <= WORKERS; worker++)
+        if (common->processes[worker].pid > 0 && !is_dead[worker] && percent(50))
+            kill_one(worker);
     common->over = true;
     continue_due(true);
     for (int64_t until = fk_now() + 30 * FK_SECOND; left && fk_now() < until; tick())

@@ -26,7 +26,8 @@ int main(void)
     is_int(fk_fail(-EINVAL, "%s is %d", "it", 7), -EINVAL, "a failure gives its code back");
     is_str(flk_error_detail(), "it is 7", "and keeps the sentence");
     is_int(fk_fail_errno(-EMFILE, "can't open %s", "it"), -EMFILE, "so does that of a system call");
-    is_str(flk_error_detail(), "can't open it: Too many open files; raise this process's limit of open files (ulimit -n)",
+    is_str(flk_error_detail(),
+           "can't open it: Too many open files; raise this process's limit of open files (ulimit -n)",
            "with the reason and the remedy");
     static const int with_remedy[] = {ENOSPC, EDQUOT, EROFS, EMFILE, ENFILE, EACCES, EPERM};
     for (size_t i = 0; i < sizeof with_remedy / sizeof *with_remedy; i++) {
@@ -42,7 +43,8 @@ int main(void)
     longest[sizeof longest - 1] = '\0';
     fk_fail_errno(-EIO, "%s", longest);
     ok(strlen(flk_error_detail()) > 500 && strlen(flk_error_detail()) < sizeof longest, "a long one is cut");
-    static const int codes[] = {0, EBUSY, ETIMEDOUT, ECANCELED, EUSERS, ENOENT, EAGAIN, EBADMSG, EPROTONOSUPPORT, EINVAL, ENOSPC, 99999};
+    static const int codes[] = {0,      EBUSY,   ETIMEDOUT,       ECANCELED, EUSERS, ENOENT,
+                                EAGAIN, EBADMSG, EPROTONOSUPPORT, EINVAL,    ENOSPC, 99999};
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         ok(*flk_error_string(-codes[i]) != '\0', "%d has a phrase: %s", -codes[i], flk_error_string(-codes[i]));
     return done_testing();

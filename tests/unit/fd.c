@@ -75,7 +75,8 @@ int main(void)
     ok(copy == -1 && !is_open(moved), "closing forgets the number");
     fk_fd_close(&copy);
     is_int(copy, -1, "closing -1 is fine");
-    is_int(test_in_child(close_and_fork, NULL), 1, "a number closed and used by somebody else is left alone in a child");
+    is_int(test_in_child(close_and_fork, NULL), 1,
+           "a number closed and used by somebody else is left alone in a child");
     is_int(fk_fd_open(AT_FDCWD, test_path("nothing"), O_RDONLY, 0), -ENOENT, "a failure is -errno");
     return done_testing();
 }

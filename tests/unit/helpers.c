@@ -21,11 +21,11 @@
 #include "request.h"
 #include "tap.h"
 
-#define OTHER_USER 65534
 #define PATIENCE_MS 20000
 
 #ifdef __SANITIZE_THREAD__
-/* A forked child makes the library's locks afresh, which ThreadSanitizer doesn't see: it believes them held by the fork. */
+/* A forked child makes the library's locks afresh, which ThreadSanitizer doesn't see: it believes them held by the
+ * fork. */
 const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
@@ -131,13 +131,14 @@ bool test_is_root(void)
 
 int test_as_other_user(const char *directory, int (*run)(void *data), void *data)
 {
-    if (directory && test_is_root() && chown(directory, OTHER_USER, OTHER_USER) < 0)
+    if (directory && test_is_root() && chown(directory, TEST_OTHER_USER, TEST_OTHER_USER) < 0)
         bail_out("chown %s: %s", directory, strerror(errno));
     chmod(tap_directory(), 0755);
     pid_t pid = tap_fork();
     if (pid == 0) {
-        if (test_is_root() && (setgroups(0, NULL) < 0 || setresgid(OTHER_USER, OTHER_USER, OTHER_USER) < 0 ||
-                               setresuid(OTHER_USER, OTHER_USER, OTHER_USER) < 0))
+        if (test_is_root() &&
+            (setgroups(0, NULL) < 0 || setresgid(TEST_OTHER_USER, TEST_OTHER_USER, TEST_OTHER_USER) < 0 ||
+             setresuid(TEST_OTHER_USER, TEST_OTHER_USER, TEST_OTHER_USER) < 0))
             _exit(99);
         _exit(run(data));
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the unit tests share: a lock directory of their own, memory shared with their children, and children that hold and
- * wait on command. Every wait here is for an event; it is bounded only so that a broken build ends. */
+/* What the unit tests share: a lock directory of their own, memory shared with their children, and children that hold
+ * and wait on command. Every wait here is for an event; it is bounded only so that a broken build ends. */
 #ifndef HELPERS_H
 #define HELPERS_H
 
@@ -28,6 +28,7 @@ void test_wait_queued(const char *name, int count);
 int test_descriptors(void);
 /* Runs in a forked child; its exit status, or minus the signal that ended it. */
 int test_in_child(int (*run)(void *data), void *data);
+#define TEST_OTHER_USER 64321 /* nobody uses it, not even nobody */
 /* The same as an ordinary user, who is refused what root isn't. directory, given to that user, may be NULL. */
 int test_as_other_user(const char *directory, int (*run)(void *data), void *data);
 bool test_is_root(void);
@@ -62,13 +63,14 @@ struct locker {
     int socket;
 };
 
-/* Starts a child that makes a request and says how far the first step got: 'h' it holds, 'q' it queues, 'e' it failed. */
+/* Starts a child that makes a request and says how far the first step got: 'h' it holds, 'q' it queues, 'e' it failed.
+ */
 char locker_start(struct locker *locker);
 /* Waits until it holds: 0, or its error. */
 int locker_wait(struct locker *locker);
 /* Whether it has said nothing yet. */
 bool locker_waits(struct locker *locker);
 void locker_release(struct locker *locker); /* comes back when that is done and the child has ended */
-void locker_kill(struct locker *locker);    /* -9, and reaps it */
+void locker_kill(struct locker *locker); /* -9, and reaps it */
 
 #endif

@@ -274,7 +274,8 @@ static int inheritable(int *lowest)
     for (int fd = 3; fd < 1000; fd++) {
         char path[32], target[4096] = "";
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        if (readlink(path, target, sizeof target - 1) < 0 || !strstr(target, "/slots/") || (fcntl(fd, F_GETFD) & FD_CLOEXEC))
+        if (readlink(path, target, sizeof target - 1) < 0 || !strstr(target, "/slots/") ||
+            (fcntl(fd, F_GETFD) & FD_CLOEXEC))
             continue;
         *lowest = count++ == 0 ? fd : *lowest;
     }

@@ -56,7 +56,8 @@ static void many_processes(void)
     }
     for (int i = 0; i < PROCESSES; i++)
         test_reap(pids[i]);
-    is_int(doubles(ids, PROCESSES * EACH), 0, "8 processes make 10,000 each, forked from one that had made some: no two alike");
+    is_int(doubles(ids, PROCESSES * EACH), 0,
+           "8 processes make 10,000 each, forked from one that had made some: no two alike");
 }
 
 static void forks(void)

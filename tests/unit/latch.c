@@ -30,10 +30,15 @@ static void content(void)
     int fd = open_latch();
     is_int(fk_latch_init(fd, 3), 0, "a latch is made");
     is_int(fk_latch_read(fd, &latch, record), 0, "and read");
-    ok(latch.slots == 3 && latch.number == 0 && latch.living == 0 && !latch.shared, "of three slots, no ticket given out");
+    ok(latch.slots == 3 && latch.number == 0 && latch.living == 0 && !latch.shared,
+       "of three slots, no ticket given out");
     is_int(fk_record_read(record, sizeof record, &read), 0, "with a record");
     ok(!read.live, "of nobody");
-    struct fk_latch wanted = {.slots = 4096, .number = UINT64_MAX, .living = UINT64_MAX - 1, .admitted = 12345678901234567890u, .shared = true};
+    struct fk_latch wanted = {.slots = 4096,
+                              .number = UINT64_MAX,
+                              .living = UINT64_MAX - 1,
+                              .admitted = 12345678901234567890u,
+                              .shared = true};
     is_int(fk_latch_write(fd, &wanted), 0, "the largest numbers are written");
     is_int(fk_latch_read(fd, &latch, record), 0, "and read");
     ok(latch.slots == 4096 && latch.number == UINT64_MAX && latch.living == UINT64_MAX - 1 &&
@@ -140,7 +145,8 @@ static void stopped_holder(void)
         bail_out("the holder has failed");
     test_stop(pid);
     int64_t before = fk_now();
-    is_int(fk_latch_lock(fd, before + 30 * FK_MS), -EAGAIN, "while its holder is stopped, the wait ends at the deadline");
+    is_int(fk_latch_lock(fd, before + 30 * FK_MS), -EAGAIN,
+           "while its holder is stopped, the wait ends at the deadline");
     ok(fk_now() >= before + 30 * FK_MS, "not before");
     is_int(fk_latch_lock(fd, 0), -EAGAIN, "a deadline that has passed doesn't wait");
     kill(pid, SIGKILL);

@@ -171,7 +171,8 @@ static void stopped(void)
     enter();
     is_int(fk_queue_is_stopped(row, UINT64_MAX), 0, "who waits isn't stopped");
     leave();
-    ok(!fk_queue_look(row, &watch) && !fk_queue_look(row, &watch), "a waiter that goes on is in the way, look after look");
+    ok(!fk_queue_look(row, &watch) && !fk_queue_look(row, &watch),
+       "a waiter that goes on is in the way, look after look");
     test_stop(waiter.pid);
     enter();
     is_int(fk_queue_is_stopped(row, UINT64_MAX), 1, "all that wait are stopped");

@@ -36,8 +36,9 @@ static void round_trip(void)
     is_str(record.command, "a command", "command");
     ok(record.live && record.shared, "it lives and is shared");
     ok(record.since_ns >= before && record.since_ns <= now_ns(), "since now");
-    ok(record.owner.pid == getpid() && record.owner.start_time == self->start_time && record.owner.pid_ns == self->pid_ns &&
-           record.owner.time_ns == self->time_ns && record.owner.pidfd_inode == self->pidfd_inode,
+    ok(record.owner.pid == getpid() && record.owner.start_time == self->start_time &&
+           record.owner.pid_ns == self->pid_ns && record.owner.time_ns == self->time_ns &&
+           record.owner.pidfd_inode == self->pidfd_inode,
        "by this process");
     is_str(record.owner.boot_id, self->boot_id, "since this boot");
     text[0] = FK_ENDED;
@@ -70,7 +71,8 @@ static void show(void)
     is_str(holder.label, "a label", "label");
     is_str(holder.command, "a command", "command");
     is_str(holder.id, ID, "id");
-    ok(holder.shared && holder.acquirer && holder.since_ms == record.since_ns / 1000000, "the acquirer, shared, since when");
+    ok(holder.shared && holder.acquirer && holder.since_ms == record.since_ns / 1000000,
+       "the acquirer, shared, since when");
 }
 
 static void check_escapes(const char *value, const char *name)
@@ -116,8 +118,10 @@ static void too_long(void)
         int length = fk_record_write(text, ID, true, value, value);
         ok(length > 0 && length <= FK_RECORD_SIZE && text[FK_RECORD_SIZE] == 'K', "what is too long is cut to fit");
         is_int(fk_record_read(text, (size_t)length, &record), 0, "and the record is whole");
-        ok(record.label[0] == value[0] && strncmp(record.label, value, strlen(record.label)) == 0, "with the label's beginning");
-        ok(record.command[0] == value[0] && strncmp(record.command, value, strlen(record.command)) == 0, "and the command's");
+        ok(record.label[0] == value[0] && strncmp(record.label, value, strlen(record.label)) == 0,
+           "with the label's beginning");
+        ok(record.command[0] == value[0] && strncmp(record.command, value, strlen(record.command)) == 0,
+           "and the command's");
     }
 }
 
@@ -149,7 +153,8 @@ static void damaged(void)
 
 static void unknown_keys(void)
 {
-    static const char text[] = "+\nid=x\nlater=something\n\nno equals sign\npid=7\n=value\nlabel=l\nend\nid=older\nend\n";
+    static const char text[] =
+        "+\nid=x\nlater=something\n\nno equals sign\npid=7\n=value\nlabel=l\nend\nid=older\nend\n";
     struct fk_record record;
     is_int(fk_record_read(text, sizeof text - 1, &record), 0, "keys of a later release are passed over");
     is_int(record.owner.pid, 7, "what is known is read");
@@ -186,7 +191,8 @@ static void junk(void)
         int length = fk_record_write(text, ID, true, "label", "command");
         for (int i = 0; i < 1 + round % 4; i++)
             text[rand_r(&seed) % (unsigned)length] = (char)rand_r(&seed);
-        accepted += fk_record_read(text, (size_t)length, &record) == 0 && memchr(record.label, 0, sizeof record.label) == NULL;
+        accepted +=
+            fk_record_read(text, (size_t)length, &record) == 0 && memchr(record.label, 0, sizeof record.label) == NULL;
     }
     is_int(accepted, 0, "whatever bytes are changed, no text comes out without its end");
     free(text);

@@ -115,8 +115,8 @@ static void many_names(void)
 #define HIGHEST 512
 static bool known_descriptors[HIGHEST];
 
-/* Marks those that are open, or counts those that weren't then. Without malloc(), whose locks the sanitizers don't mend in a
- * child that was forked while another thread had them. */
+/* Marks those that are open, or counts those that weren't then. Without malloc(), whose locks the sanitizers don't mend
+ * in a child that was forked while another thread had them. */
 static int look_at_descriptors(bool mark)
 {
     int extra = 0;
@@ -188,7 +188,8 @@ static int use_at_once(void *data)
 static void children(void)
 {
     struct flk_hold *hold = acquire("parents", 0);
-    is_int(test_in_child(use_at_once, hold), 0, "a forked child has nothing of its parent's and can use the library at once");
+    is_int(test_in_child(use_at_once, hold), 0,
+           "a forked child has nothing of its parent's and can use the library at once");
     is_int(flk_held("parents"), 2, "and the parent keeps what it has");
     long pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
     if (pid == 0)

@@ -22,7 +22,10 @@
 static struct log *book;
 
 #define SHARED .flags = FLK_SHARED
-#define LOCKER(letter_, ...) {.letter = (letter_), .log = book, .timeout_ms = FLK_FOREVER, .wants = {{__VA_ARGS__}}}
+#define LOCKER(letter_, ...)                                                                    \
+    {                                                                                           \
+        .letter = (letter_), .log = book, .timeout_ms = FLK_FOREVER, .wants = { {__VA_ARGS__} } \
+    }
 
 static void define(const char *name, unsigned slots)
 {
@@ -219,11 +222,21 @@ static void all_is_not_starved(void)
     locker_release(&later);
 }
 
-#define ONE(count_) {.name = "mix1", .count = (count_)}
-#define ONE_SHARED {.name = "mix1", SHARED}
-#define OF_FOUR(count_) {.name = "mix4", .count = (count_)}
+#define ONE(count_)                       \
+    {                                     \
+        .name = "mix1", .count = (count_) \
+    }
+#define ONE_SHARED             \
+    {                          \
+        .name = "mix1", SHARED \
+    }
+#define OF_FOUR(count_)                   \
+    {                                     \
+        .name = "mix4", .count = (count_) \
+    }
 
-/* Whatever each asks for, no two neighbours fit together. All but the first are in the queue when that lets go, so the order is the queue's. */
+/* Whatever each asks for, no two neighbours fit together. All but the first are in the queue when that lets go, so the
+ * order is the queue's. */
 static void first_come_first_served(void)
 {
     static const struct flk_want mixes[][8] = {
@@ -237,7 +250,8 @@ static void first_come_first_served(void)
         struct locker lockers[8];
         log_clear(book);
         for (int i = 0; i < 8; i++) {
-            lockers[i] = (struct locker){.letter = (char)('a' + i), .log = book, .timeout_ms = FLK_FOREVER, .wants = {mixes[mix][i]}};
+            lockers[i] = (struct locker){
+                .letter = (char)('a' + i), .log = book, .timeout_ms = FLK_FOREVER, .wants = {mixes[mix][i]}};
             locker_start(&lockers[i]);
         }
         locker_wait(&lockers[0]);
@@ -256,7 +270,8 @@ static void first_come_first_served(void)
 
 static void several_names(void)
 {
-    struct flk_want forward[] = {{.name = "n1"}, {.name = "n2"}, {.name = "n3"}}, backward[] = {{.name = "n3"}, {.name = "n2"}, {.name = "n1"}};
+    struct flk_want forward[] = {{.name = "n1"}, {.name = "n2"}, {.name = "n3"}},
+                    backward[] = {{.name = "n3"}, {.name = "n2"}, {.name = "n1"}};
     int failures = 0, rounds = test_is_slow() ? 50 : 200;
     pid_t pids[4];
     struct tally *tally = test_shared(sizeof *tally);
@@ -319,7 +334,8 @@ static void refusals(void)
     check_refused("another number of slots", (struct flk_want){.name = "two", .slots = 3}, -EUSERS);
     ok(strstr(flk_error_detail(), "2 slots") && strstr(flk_error_detail(), "not 3"), "which says both numbers");
     check_refused("a count of a name that isn't defined", (struct flk_want){.name = "undefined", .count = 2}, -ENOENT);
-    check_refused("all of a name that isn't defined", (struct flk_want){.name = "undefined", .count = FLK_ALL}, -ENOENT);
+    check_refused("all of a name that isn't defined", (struct flk_want){.name = "undefined", .count = FLK_ALL},
+                  -ENOENT);
     check_refused("4097 slots", (struct flk_want){.name = "many", .slots = 4097}, -EINVAL);
     check_refused("an unknown flag", (struct flk_want){.name = "two", .flags = 2}, -EINVAL);
     check_refused("something in reserved fields", (struct flk_want){.name = "two", .reserved = {0, 1}}, -EINVAL);
@@ -389,7 +405,8 @@ static void cancelling(void)
     locker_start(&holder);
     locker_wait(&holder);
     pthread_create(&thread, NULL, make_readable, &event);
-    is_int(flk_acquire_many(&(struct flk_want){.name = "cancel"}, 1, &(struct flk_options){.cancel_fd = &event}, FLK_FOREVER, &hold),
+    is_int(flk_acquire_many(&(struct flk_want){.name = "cancel"}, 1, &(struct flk_options){.cancel_fd = &event},
+                            FLK_FOREVER, &hold),
            -ECANCELED, "a descriptor that becomes readable ends the wait");
     pthread_join(thread, NULL);
     is_int(test_queued("cancel"), 0, "and no ticket is left");
@@ -419,7 +436,8 @@ static void many_requests_in_one_thread(void)
     }
     is_int(test_queued("hundred"), MANY, "a hundred requests of one thread stand in the queue");
     int code0 = flk_request_step(requests[0], &hold); /* so that its look once a second isn't due */
-    ok(code0 == -EAGAIN && !test_readable(flk_request_fd(requests[0]), 0), "the descriptor of one that waits isn't readable");
+    ok(code0 == -EAGAIN && !test_readable(flk_request_fd(requests[0]), 0),
+       "the descriptor of one that waits isn't readable");
     flk_hold_release(first);
     while (served < MANY && epoll_wait(epoll, &event, 1, 10000) == 1) {
         int code = flk_request_step(requests[event.data.u32], &hold);
@@ -526,7 +544,8 @@ static void stopped_waiter(void)
 
 static void trying_past_the_stopped(void)
 {
-    struct locker holder = LOCKER(0, .name = "past"), stopped = LOCKER(0, .name = "past"), other = LOCKER(0, .name = "past");
+    struct locker holder = LOCKER(0, .name = "past"), stopped = LOCKER(0, .name = "past"),
+                  other = LOCKER(0, .name = "past");
     locker_start(&holder);
     locker_wait(&holder);
     locker_start(&stopped);
@@ -545,7 +564,8 @@ static void trying_past_the_stopped(void)
     locker_release(&other);
 }
 
-/* One whose deadline comes while all before it are stopped takes what is free; those behind it still come after them. */
+/* One whose deadline comes while all before it are stopped takes what is free; those behind it still come after them.
+ */
 static void deadline_past_the_stopped(void)
 {
     struct locker holder = LOCKER(0, .name = "pastlate"), stopped = LOCKER(0, .name = "pastlate"),
@@ -599,14 +619,17 @@ static void callbacks(void)
 {
     struct seen seen = {0};
     struct flk_hold *holder, *hold;
-    if (flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &(struct flk_options){.label = "the label"}, 0, &holder) < 0)
+    if (flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &(struct flk_options){.label = "the label"}, 0,
+                         &holder) < 0)
         bail_out("%s", flk_error_detail());
     struct locker before = LOCKER(0, .name = "called");
     locker_start(&before);
     struct flk_options options = {.waiting = waiting, .data = &seen};
-    is_int(flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &options, 900, &hold), -ETIMEDOUT, "a wait of less than a second");
+    is_int(flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &options, 900, &hold), -ETIMEDOUT,
+           "a wait of less than a second");
     is_int(seen.calls, 0, "is not told of");
-    is_int(flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &options, 1500, &hold), -ETIMEDOUT, "a longer one");
+    is_int(flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &options, 1500, &hold), -ETIMEDOUT,
+           "a longer one");
     is_int(seen.calls, 1, "is, once, after a second");
     ok(seen.waited_ms >= 1000, "with how long it has been");
     is_str(seen.name, "called", "of what");

@@ -12,6 +12,11 @@
 #include "helpers.h"
 #include "tap.h"
 
+#define TEXT_OF(macro) TEXT(macro)
+#define TEXT(text) #text
+#define UID TEXT_OF(TEST_OTHER_USER)
+#define LAST "/tmp/flockctl-" UID /* that user's last candidate */
+
 /* The choice is made once a process, so most of these look at it in a child. */
 struct look {
     const char *set, *flockctl_dir, *xdg, *working;
@@ -85,7 +90,8 @@ static void order(void)
     look_in_child((struct look){.flockctl_dir = "", .xdg = runtime});
     is_str(result->path, test_path("runtime/flockctl"), "an empty one counts as not set: then XDG_RUNTIME_DIR");
     is_str(result->warning, "", "without a warning");
-    ok(strstr(result->described, "chosen: XDG_RUNTIME_DIR") && strstr(result->described, "passed over: FLOCKCTL_DIR"), "the description says so");
+    ok(strstr(result->described, "chosen: XDG_RUNTIME_DIR") && strstr(result->described, "passed over: FLOCKCTL_DIR"),
+       "the description says so");
     ok(strncmp(result->described, result->path, strlen(result->path)) == 0, "and begins with the path");
     setenv("TMPDIR", test_path("tmp"), 1);
     look_in_child((struct look){.xdg = runtime});
@@ -126,8 +132,8 @@ static void remove_last(const char *path)
 static void other_candidates(void)
 {
     char last[64], mine[64];
-    snprintf(mine, sizeof mine, "/run/user/%d", test_is_root() ? 65534 : (int)getuid());
-    snprintf(last, sizeof last, "/tmp/flockctl-%d", test_is_root() ? 65534 : (int)getuid());
+    snprintf(mine, sizeof mine, "/run/user/%d", test_is_root() ? TEST_OTHER_USER : (int)getuid());
+    snprintf(last, sizeof last, "/tmp/flockctl-%d", test_is_root() ? TEST_OTHER_USER : (int)getuid());
     struct stat status;
     bool runtime = stat(mine, &status) == 0, was_there = stat(last, &status) == 0;
     if (!test_is_root() || runtime || was_there) {
@@ -179,9 +185,9 @@ static void safety(void)
         return;
     }
     const char *foreign = make("given", 0700);
-    if (chown(foreign, 65534, 65534) < 0)
+    if (chown(foreign, TEST_OTHER_USER, TEST_OTHER_USER) < 0)
         bail_out("chown");
-    check_unsafe("another user's", foreign, "uid 65534");
+    check_unsafe("another user's", foreign, "uid " UID);
 }
 
 static void made(void)
@@ -193,7 +199,8 @@ static void made(void)
     umask(before);
     is_int(result->code, 0, "what isn't there is made");
     ok(stat(path, &status) == 0 && (status.st_mode & 07777) == 0700, "with mode 0700");
-    ok(stat(test_path("made/version"), &status) == 0 && (status.st_mode & 07777) == (0600 | S_ISVTX), "its version is sticky");
+    ok(stat(test_path("made/version"), &status) == 0 && (status.st_mode & 07777) == (0600 | S_ISVTX),
+       "its version is sticky");
     umask(0777);
     look_in_child((struct look){.flockctl_dir = test_path("made2")});
     umask(before);
@@ -265,16 +272,16 @@ static void two_worlds(void)
         return;
     }
     struct stat status;
-    if (stat("/run/user/65534", &status) == 0 || stat("/tmp/flockctl-65534", &status) == 0) {
+    if (stat("/run/user/" UID, &status) == 0 || stat(LAST, &status) == 0) {
         skip("that user has directories");
         return;
     }
     struct locker holder = {.timeout_ms = FLK_FOREVER, .wants = {{.name = "early"}}};
-    const char *last = "/tmp/flockctl-65534", *runtime = make("late", 0700);
+    const char *last = LAST, *runtime = make("late", 0700);
     setenv("FLOCKCTL_DIR", last, 1);
     if (locker_start(&holder) != 'h' || locker_wait(&holder) < 0)
         bail_out("no holder");
-    if (system("chown -R 65534:65534 /tmp/flockctl-65534") != 0)
+    if (system("chown -R " UID ":" UID " " LAST) != 0)
         bail_out("chown");
     look_as_other(runtime, (struct look){.xdg = runtime});
     is_int(result->code, -EPERM, "a holder in a directory further down: two worlds, an error");
@@ -285,7 +292,7 @@ static void two_worlds(void)
     locker_release(&holder);
     look_as_other(runtime, (struct look){.xdg = runtime});
     is_int(result->code, 0, "and once that one has let go, so does everybody");
-    if (system("rm -rf /tmp/flockctl-65534") != 0)
+    if (system("rm -rf " LAST) != 0)
         bail_out("rm");
 }
 

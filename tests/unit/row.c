@@ -87,7 +87,8 @@ static void names(void)
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         is_int(fk_row_check_name(good[i]), 0, "%.20s is a name", good[i]);
     is_int(flk_row_define(longest, 1), 0, "one of 200 bytes can be made");
-    const char *bad[] = {"", ".", "..", ".hidden", "-x", "a/b", "/", "../x", "a b", "a\nb", "a\tb", "\x01", "\x7f", "gr\xc3\xbcn", "a*", "a\\b", "a:b"};
+    const char *bad[] = {"",     ".",    "..",   ".hidden", "-x",          "a/b", "/",    "../x", "a b",
+                         "a\nb", "a\tb", "\x01", "\x7f",    "gr\xc3\xbcn", "a*",  "a\\b", "a:b"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         is_int(fk_row_check_name(bad[i]), -EINVAL, "a bad name is refused: %s", flk_error_detail());
     longest[FLK_NAME_MAX] = 'n';
@@ -95,7 +96,8 @@ static void names(void)
     is_int(fk_row_check_name(longest), -EINVAL, "201 bytes are too many");
     ok(strstr(flk_error_detail(), "201") && strstr(flk_error_detail(), "200"), "which the sentence says");
     fk_row_check_name("a\033[31mb");
-    ok(!strchr(flk_error_detail(), '\033') && strstr(flk_error_detail(), "0x1b"), "no control character gets into a sentence");
+    ok(!strchr(flk_error_detail(), '\033') && strstr(flk_error_detail(), "0x1b"),
+       "no control character gets into a sentence");
 }
 
 static void numbers(void)
@@ -125,7 +127,8 @@ static void check_modes(const char *name)
     is_int(mode_of(test_path("root/rows/%s", name)), S_IFDIR | 0700, "%s: its directory is ours alone", name);
     is_int(mode_of(test_path("root/rows/%s/queue", name)), S_IFDIR | 0700, "%s: its queue too", name);
     is_int(mode_of(test_path("root/rows/%s/latch", name)), S_IFREG | S_ISVTX | 0600, "%s: the latch is sticky", name);
-    is_int(mode_of(test_path("root/rows/%s/slots/0", name)), S_IFIFO | S_ISVTX | 0600, "%s: and so are the FIFOs", name);
+    is_int(mode_of(test_path("root/rows/%s/slots/0", name)), S_IFIFO | S_ISVTX | 0600, "%s: and so are the FIFOs",
+           name);
 }
 
 static void modes(void)
@@ -268,7 +271,8 @@ static void removing(void)
     struct flk_hold *hold;
     is_int(flk_row_remove("unheardof", 0), 0, "removing what isn't there is fine");
     define("gone", 2);
-    struct locker holder = {.timeout_ms = FLK_FOREVER, .wants = {{.name = "gone"}}}, waiter = {.timeout_ms = FLK_FOREVER, .wants = {{.name = "gone"}}};
+    struct locker holder = {.timeout_ms = FLK_FOREVER, .wants = {{.name = "gone"}}},
+                  waiter = {.timeout_ms = FLK_FOREVER, .wants = {{.name = "gone"}}};
     locker_start(&holder);
     locker_wait(&holder);
     is_int(flk_row_remove("gone", 0), -EBUSY, "what is held isn't removed");
@@ -341,7 +345,7 @@ static void foreign_files(char *name, unsigned slots)
     if (mkfifo(slot, 0600) < 0)
         bail_out("mkfifo");
     is_int(test_in_child(acquire_in_child, name), 0, "a FIFO of ours is as good as the first");
-    if (test_is_root() && chown(slot, 65534, 65534) == 0)
+    if (test_is_root() && chown(slot, TEST_OTHER_USER, TEST_OTHER_USER) == 0)
         check_damage("another user's FIFO", name);
     else
         skip("only root can give files away");
@@ -400,13 +404,15 @@ static int fail_to_make(void *name)
 
 static void refusals(void)
 {
-    is_int(test_in_child(acquire_without_descriptors, (char[]){"three"}), 0, "without descriptors: -EMFILE with a remedy, until there are enough");
+    is_int(test_in_child(acquire_without_descriptors, (char[]){"three"}), 0,
+           "without descriptors: -EMFILE with a remedy, until there are enough");
     const char *root = test_path("unwritable"), *rows = test_path("unwritable/rows");
     if (mkdir(root, 0700) < 0 || mkdir(rows, 0500) < 0)
         bail_out("mkdir");
-    if (test_is_root() && chown(rows, 65534, 65534) < 0)
+    if (test_is_root() && chown(rows, TEST_OTHER_USER, TEST_OTHER_USER) < 0)
         bail_out("chown");
-    is_int(test_as_other_user(root, fail_to_make, (char[]){"name"}), 0, "where no row can be made, the error says which and why");
+    is_int(test_as_other_user(root, fail_to_make, (char[]){"name"}), 0,
+           "where no row can be made, the error says which and why");
 }
 
 /* ---- sections ---- */
@@ -421,7 +427,8 @@ static void sections(void)
     is_int(fk_row_open("section", 2, FK_ROW_MAKE_DECLARED, &row), 0, "given a number, it does");
     is_int(fk_row_enter(row, FK_NEVER, &section), 0, "a section is entered");
     is_int((int)section.latch.slots, 2, "and knows the row");
-    is_int(fk_row_enter(row, fk_now() + 5 * FK_MS, &second), -EAGAIN, "a second one isn't, not even by the same process");
+    is_int(fk_row_enter(row, fk_now() + 5 * FK_MS, &second), -EAGAIN,
+           "a second one isn't, not even by the same process");
     fk_row_leave(&section);
     is_int(fk_row_enter(row, FK_NEVER, &second), 0, "until the first is left");
     fk_row_leave(&second);

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <flockctl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "acquire.h"
+#include "command.h"
+#include "exit_status.h"
+#include "message.h"
+
+struct verdict {
+    int status; /* the exit status */
+    char id[FLK_ID_SIZE]; /* "": not acquired */
+};
+
+/* Readable when the wait is over for another reason: a signal, the end of the process, or of the one that started us. */
+static int make_cancel(int parent, int process, int signals)
+{
+    int epoll = epoll_create1(EPOLL_CLOEXEC), fds[] = {parent, process, signals};
+    for (size_t i = 0; epoll >= 0 && i < sizeof fds / sizeof *fds; i++)
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &(struct epoll_event){.events = EPOLLIN}) < 0)
+            return -1;
+    return epoll;
+}
+
+/* Of what the one that started us had open a keeper needs nothing: a pipe would look open to its reader, and a slot taken, for
+ * as long as we live. The two that it needs get the numbers above stderr. */
+static void close_inherited(int *process, int *parent)
+{
+    int high = fcntl(*process, F_DUPFD_CLOEXEC, STDERR_FILENO + 3), other = fcntl(*parent, F_DUPFD_CLOEXEC, STDERR_FILENO + 3);
+    if (high < 0 || other < 0)
+        return;
+    *process = dup3(high, STDERR_FILENO + 1, O_CLOEXEC);
+    *parent = dup3(other, STDERR_FILENO + 2, O_CLOEXEC);
+    close_range(STDERR_FILENO + 3, UINT_MAX, 0);
+}
+
+static bool is_readable(int fd)
+{
+    struct pollfd event = {.fd = fd, .events = POLLIN};
+    return poll(&event, 1, 0) > 0;
+}
+
+static void leave_terminal(void)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    setsid();
+    for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
+        dup2(null, fd);
+}
+
+static void keep(struct flk_hold *hold, int process, const struct signals *signals)
+{
+    struct pollfd events[] = {{.fd = process, .events = POLLIN}, {.fd = signals->fd, .events = POLLIN}};
+    do
+        poll(events, 2, -1);
+    while (!(events[0].revents & POLLIN) && signals_take(signals) == 0);
+    flk_hold_release(hold);
+}
+
+static int give_up(const struct options *options, int process, const struct signals *signals)
+{
+    if (is_readable(process)) {
+        complain("process %d has ended before the lock was acquired", (int)options->while_pid);
+        return options->conflict_status;
+    }
+    int caught = signals_take(signals);
+    return caught ? EXIT_SIGNALLED + caught : EXIT_OURS;
+}
+
+static int run_keeper(struct options *options, int process, int parent, const struct signals *signals)
+{
+    struct verdict verdict = {0};
+    struct flk_hold *hold = NULL;
+    int cancel = make_cancel(parent, process, signals->fd);
+    bool cancelled = false;
+    if (cancel < 0)
+        complain("can't wait: %s", strerrordesc_np(errno));
+    verdict.status = cancel < 0 ? EXIT_OURS : acquire_names(options, &cancel, &hold, &cancelled);
+    if (cancelled)
+        verdict.status = give_up(options, process, signals);
+    if (hold) {
+        acquire_tell(hold);
+        memcpy(verdict.id, flk_hold_id(hold), sizeof verdict.id);
+        leave_terminal();
+    }
+    char printed;
+    ssize_t sent = send(parent, &verdict, sizeof verdict, MSG_NOSIGNAL);
+    if (hold && (sent != sizeof verdict || recv(parent, &printed, 1, 0) != 1)) {
+        flk_hold_decline(hold); /* nobody knows that we have it */
+        return EXIT_OURS;
+    }
+    if (hold) {
+        close(parent);
+        keep(hold, process, signals);
+    }
+    return verdict.status;
+}
+
+static int wait_for_keeper(int keeper)
+{
+    struct verdict verdict;
+    if (recv(keeper, &verdict, sizeof verdict, MSG_WAITALL) != sizeof verdict) {
+        complain("the process that was to keep the lock has died; nothing is held");
+        return EXIT_OURS;
+    }
+    if (!verdict.id[0])
+        return verdict.status;
+    if (puts(verdict.id) == EOF || fflush(stdout) != 0) {
+        complain("can't print the id of the lock: %s; nothing is held", strerrordesc_np(errno));
+        return EXIT_OURS;
+    }
+    send(keeper, "", 1, MSG_NOSIGNAL); /* should it have died meanwhile, it died holding */
+    return 0;
+}
+
+int keeper_start(struct options *options)
+{
+    struct signals signals;
+    struct rlimit limit;
+    int ends[2], process = pidfd_open(options->while_pid, 0);
+    if (process < 0) {
+        complain("there is no process %d to hold it for: %s", (int)options->while_pid, strerrordesc_np(errno));
+        return EXIT_OURS;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+        complain("can't make a socket pair: %s", strerrordesc_np(errno));
+        return EXIT_OURS;
+    }
+    pid_t pid = fork();
+    if (pid < 0) {
+        complain("can't fork: %s", strerrordesc_np(errno));
+        return EXIT_OURS;
+    }
+    if (pid > 0) {
+        close(ends[1]);
+        return wait_for_keeper(ends[0]);
+    }
+    close_inherited(&process, &ends[1]);
+    acquire_raise_limit(&limit);
+    if (signals_block(&signals) < 0)
+        _exit(EXIT_OURS);
+    _exit(run_keeper(options, process, ends[1], &signals));
+}
