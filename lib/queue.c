@@ -267,15 +267,6 @@ int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket)
     return 0;
 }
 
-void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char *text, size_t length)
-{
-    struct ticket_path path = path_of(ticket->number, ".who");
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
-    ticket->has_who = fd >= 0;
-    if (fd >= 0 && write(fd, text, length) < 0)
-        errno = 0; /* what isn't whole isn't read */
-}
-
 void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
 {
     struct fk_latch *latch = &section->latch;
@@ -310,6 +301,17 @@ static bool is_nameless(int fd)
 {
     struct stat status;
     return fstat(fd, &status) == 0 && status.st_nlink == 0;
+}
+
+void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char *text, size_t length)
+{
+    struct ticket_path path = path_of(ticket->number, ".who");
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    ticket->has_who = fd >= 0;
+    if (fd >= 0 && write(fd, text, length) < 0)
+        errno = 0; /* what isn't whole isn't read */
+    if (fd >= 0 && is_nameless(ticket->fd)) /* passed meanwhile: nobody else would look for it */
+        unlinkat(row->directory, path.text, 0);
 }
 
 bool fk_queue_is_passed(const struct fk_ticket *ticket)
