@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 /* The table: one bit a number, in chunks that are made when first used and never freed. 1024 chunks reach 4 million
@@ -127,14 +126,6 @@ void fk_fd_disown(int fd)
 void fk_fd_own(int fd)
 {
     mark(fd); /* its chunk is there since it was kept */
-}
-
-void fk_fd_tell(int fd, size_t count)
-{
-    static char bytes[2]; /* the pipe refers to this page until they are read */
-    struct iovec what = {bytes, count};
-    if (vmsplice(fd, &what, 1, SPLICE_F_NONBLOCK) < 0 && errno != EAGAIN && write(fd, bytes, count) < 0)
-        errno = 0;
 }
 
 int fk_fd_move_up(int fd, int lowest)

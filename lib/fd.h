@@ -27,10 +27,6 @@ void fk_fd_close_directory(DIR *directory);
 void fk_fd_close_file(FILE *file);
 void fk_fd_disown(int fd);
 void fk_fd_own(int fd); /* again */
-/* Puts count (1 or 2) bytes into a FIFO without blocking; a full one has said enough. By vmsplice(2), since the wake-up of
- * write(2) on a pipe promises that the writer sleeps next: the one that it wakes waits for the writer's processor while
- * another is idle, which makes a hand-off three times as long. */
-void fk_fd_tell(int fd, size_t count);
 int fk_fd_move_up(int fd, int lowest); /* the same file at a number from lowest on where there is one; fd is closed */
 
 #define FK_CLOSE_FD __attribute__((cleanup(fk_fd_close)))

@@ -45,15 +45,27 @@ REFEREE_CALLS = fk_slots_take fk_queue_enter fk_queue_admit fk_queue_leave fk_qu
 	fk_row_delete fk_row_exchange flk_hold_release flk_hold_decline
 
 # Built and run by `make bench` only.
-tests_bench =
-tests_bench_scripts =
+tests_bench = \
+	tests/bench/uncontended \
+	tests/bench/handoff \
+	tests/bench/throughput \
+	tests/bench/wakeups
+tests_bench_helpers = tests/bench/spawn
+tests_bench_scripts = \
+	tests/bench/start.sh
+tests_bench_uncontended_SOURCES = tests/bench/uncontended.c $(tests_bench_shared)
+tests_bench_handoff_SOURCES = tests/bench/handoff.c $(tests_bench_shared)
+tests_bench_throughput_SOURCES = tests/bench/throughput.c $(tests_bench_shared)
+tests_bench_wakeups_SOURCES = tests/bench/wakeups.c $(tests_bench_shared)
+tests_bench_spawn_SOURCES = tests/bench/spawn.c $(tests_bench_shared)
+tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
 
 check_LTLIBRARIES = tests/tap/libtap.la tests/unit/libhelpers.la
 tests_tap_libtap_la_SOURCES = tests/tap/tap.c tests/tap/tap.h
 tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress)
-EXTRA_PROGRAMS += $(tests_bench)
+EXTRA_PROGRAMS += $(tests_bench) $(tests_bench_helpers)
 EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
 LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
@@ -77,7 +89,7 @@ prove: all $(check_PROGRAMS)
 check-stress:
 	STRESS_SCALE=$${STRESS_SCALE:-10} $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tests_stress)'
 
-bench: all $(tests_bench)
+bench: all $(tests_bench) $(tests_bench_helpers)
 	@$(AM_TESTS_ENVIRONMENT) set -- $(tests_bench); \
 	for t in $(tests_bench_scripts); do set -- "$$@" "$(srcdir)/$$t"; done; \
 	for b; do echo "== $$b"; "$$b" || exit; done

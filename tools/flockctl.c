@@ -147,9 +147,9 @@ int main(int argc, char **argv)
     const struct verb *verb = find_verb(argv[at]);
     if (!verb)
         return refuse_verb(argc, argv, argv[at]);
-    if (!options_parse(argc - at, argv + at, verb->groups | GROUP_GLOBAL, &options))
-        return EXIT_OURS;
-    int status = options.version ? verb_version.run(&options) : run_verb(verb, &options);
+    int status = EXIT_OURS;
+    if (options_parse(argc - at, argv + at, verb->groups | GROUP_GLOBAL, &options))
+        status = options.version ? verb_version.run(&options) : run_verb(verb, &options);
     free(options.operands);
     if (fflush(stdout) != 0 && status == 0) {
         complain("can't write to stdout: %s", strerrordesc_np(errno));

@@ -77,7 +77,7 @@ is "$status" 0 "a waiter gets the lock before its deadline"
 
 # ---- environment ----
 
-run flockctl acquire x -- sh -c 'env | grep ^FLOCKCTL_ | grep -v -e _DIR= -e _CONFIG= | sort'
+run flockctl acquire x -- sh -c 'env | grep ^FLOCKCTL_ | grep -v -e _DIR= -e _CONFIG= -e _REQUIRE_ | sort'
 like "$out" '^FLOCKCTL_ID=[a-z][a-z0-9]{1,23}$' "FLOCKCTL_ID"
 is "$(printf '%s\n' "$out" | sed 's/^\(FLOCKCTL_ID\)=.*/\1/; s/\(WAITED_MS\)=[0-9]*$/\1/')" "FLOCKCTL_ID
 FLOCKCTL_NAME=x
