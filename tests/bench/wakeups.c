@@ -18,7 +18,7 @@ struct shared {
     uint32_t place[MOST]; /* in the order of service */
     _Atomic uint64_t switches;
     /* newcomers */
-    struct bench_gate round;
+    struct bench_gate gate;
     _Atomic uint32_t served, stop;
     _Atomic uint64_t tries, got, overtook;
 };
@@ -73,14 +73,15 @@ static void count_switches(unsigned waiters)
 
 /* ---- newcomers ---- */
 
+/* The gate says which round is played: newcomers try at 2 * round - 1 and rest at 2 * round, while the next one queues. */
 static void come_new(void *data)
 {
     (void)data;
     for (uint32_t round = 1;; round++) {
-        bench_gate_wait(&shared->round, round);
+        bench_gate_wait(&shared->gate, 2 * round - 1);
         if (shared->stop)
             return;
-        while (shared->round.value == round) {
+        while (shared->gate.value == 2 * round - 1) {
             struct flk_hold *hold;
             int code = flk_acquire(NAME, 0, 0, &hold);
             shared->tries++;
@@ -94,7 +95,6 @@ static void come_new(void *data)
     }
 }
 
-/* Queued before its round begins. */
 static void sleep_in_line(void *data)
 {
     const uint32_t *round = data;
@@ -109,13 +109,15 @@ static void play_round(uint32_t round)
     uint64_t number = bench_tickets(NAME);
     bench_fork(sleep_in_line, &round);
     bench_wait_ticket(NAME, number + 1);
-    bench_gate_open(&shared->round, round);
     uint64_t tries = shared->tries;
+    bench_gate_open(&shared->gate, 2 * round - 1);
     while (shared->tries < tries + TRIES / 1000)
         bench_sleep(50000);
     flk_hold_release(hold);
     while (shared->served < round)
         bench_sleep(20000);
+    bench_gate_open(&shared->gate, 2 * round);
+    bench_reap(1);
 }
 
 static void count_overtaking(void)
@@ -123,14 +125,10 @@ static void count_overtaking(void)
     for (int i = 0; i < NEWCOMERS; i++)
         bench_fork(come_new, NULL);
     uint32_t round = 0;
-    while (shared->tries < TRIES) {
+    while (shared->tries < TRIES)
         play_round(++round);
-        bench_gate_open(&shared->round, round + 1); /* an empty round: nobody tries while the next one queues */
-        round++;
-        bench_reap(1);
-    }
     shared->stop = 1;
-    bench_gate_open(&shared->round, round + 1);
+    bench_gate_open(&shared->gate, 2 * round + 1);
     bench_reap(NEWCOMERS);
     printf("newcomers that overtook a sleeper: %llu of %llu tries, of which %llu got it\n", (unsigned long long)shared->overtook,
            (unsigned long long)shared->tries, (unsigned long long)shared->got);
