@@ -44,6 +44,7 @@ struct flk_request {
     enum place place;
     struct fk_ticket ticket;
     struct fk_watch watch;
+    int slot_watch;      /* of the row's own, for one that wants a row of one for itself; -1: none */
     struct pollfd *busy; /* as head: slots that aren't free */
     unsigned n_busy;
     int64_t next_look, next_message, write_who_at;
@@ -349,6 +350,7 @@ static int step_newcomer(struct flk_request *request, struct fk_section *section
         return code;
     request->place = QUEUED;
     request->watch.number = before;
+    request->slot_watch = before && part->row->slots == 1 && !part->shared ? fk_slots_watch(part->row) : -1;
     request->write_who_at = fk_now() + WHO_AFTER;
     return before ? -EAGAIN : step_head(request, section, part, true);
 }
@@ -409,11 +411,9 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Whether a section can change anything for one in the queue, whose watch says nothing. */
+/* Nothing was told: whether a section can change anything nevertheless. */
 static bool is_quiet(struct flk_request *request, struct fk_part *part, bool due)
 {
-    if (request->place != QUEUED || request->latch_was_taken || fk_queue_told(&request->watch) != FK_TOLD_NOTHING)
-        return false;
     if (!due)
         return true;
     if (fk_queue_is_passed(&request->ticket))
@@ -423,6 +423,34 @@ static bool is_quiet(struct flk_request *request, struct fk_part *part, bool due
     if (in_the_way)
         request->watch.stopped = look.stopped; /* else the section looks again and counts this one itself */
     return in_the_way;
+}
+
+/* Admitted by the one before us, who has the row's only slot now: that needs no section to be found out, which is ten system
+ * calls, when there is a watch of it. False: go and see. */
+static bool heads_busy_row(struct flk_request *request)
+{
+    if (request->slot_watch < 0)
+        return false;
+    if (!request->busy)
+        request->busy = malloc(sizeof *request->busy);
+    if (!request->busy)
+        return false;
+    request->busy[0] = (struct pollfd){.fd = request->slot_watch, .events = POLLIN};
+    request->n_busy = 1;
+    request->place = HEAD;
+    fk_queue_unwatch(&request->watch);
+    return poll(request->busy, 1, 0) == 0;
+}
+
+/* Whether one in the queue goes on sleeping, as far as can be told without the latch. */
+static bool sleeps_on(struct flk_request *request, struct fk_part *part, bool due)
+{
+    if (request->place != QUEUED || request->latch_was_taken)
+        return false;
+    enum fk_told told = fk_queue_told(&request->watch);
+    if (told == FK_TOLD_NOTHING)
+        return is_quiet(request, part, due);
+    return told == FK_TOLD_ADMITTED && !due && heads_busy_row(request);
 }
 
 /* After a section that left us waiting, what needs no latch. 1: the one before us has gone already, so again; 0; or an error. */
@@ -440,7 +468,7 @@ static int settle(struct flk_request *request, const struct fk_part *part)
 static int step_part(struct flk_request *request, struct fk_part *part, int64_t now)
 {
     bool due = now >= request->next_look, last = now >= request->deadline;
-    if (!last && is_quiet(request, part, due))
+    if (!last && sleeps_on(request, part, due))
         return -EAGAIN;
     for (;;) {
         struct fk_section section;

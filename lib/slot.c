@@ -121,6 +121,11 @@ static int watch_of(const struct fk_row *row, unsigned slot)
     return row->watches ? row->watches[slot] : -1;
 }
 
+int fk_slots_watch(struct fk_row *row)
+{
+    return open_watches(row) < 0 ? -1 : watch_of(row, 0);
+}
+
 /* Keeps (a) of the header. */
 static void put_byte_back(const struct fk_row *row, unsigned slot)
 {

@@ -29,6 +29,9 @@
 int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
                   struct pollfd *busy, unsigned *n_busy);
 
+/* The watch of a row of one, opened if need be; -1: it can't be had. Under the latch; the row keeps it. */
+int fk_slots_watch(struct fk_row *row);
+
 /* Unlocks for everybody who has a copy, says so, and closes. */
 void fk_slot_drop(int *fd);
 
