@@ -53,6 +53,16 @@ AC_CACHE_CHECK([whether liburcu's archives can be linked], [flk_cv_static_urcu],
     CFLAGS=$flk_save_CFLAGS LIBS=$flk_save_LIBS])
 ])
 
+# FLK_STATIC_TOOL: set flk_cv_static_tool to whether a program of ours can be linked with -static. No sanitizer's can.
+AC_DEFUN([FLK_STATIC_TOOL],
+[AC_CACHE_CHECK([whether programs can be linked with -static], [flk_cv_static_tool],
+    [flk_save_CFLAGS=$CFLAGS flk_save_LIBS=$LIBS flk_save_LDFLAGS=$LDFLAGS
+    CFLAGS="$CFLAGS $URCU_CFLAGS" LIBS="$URCU_TOOL_LIBS $LIBS" LDFLAGS="$LDFLAGS $FLK_LDFLAGS -static"
+    AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <urcu/urcu-bp.h>]], [[urcu_bp_synchronize_rcu();]])],
+        [flk_cv_static_tool=yes], [flk_cv_static_tool=no])
+    CFLAGS=$flk_save_CFLAGS LIBS=$flk_save_LIBS LDFLAGS=$flk_save_LDFLAGS])
+])
+
 # FLK_VERSION_SCRIPT: set the condition HAVE_VERSION_SCRIPT.
 AC_DEFUN([FLK_VERSION_SCRIPT],
 [AC_CACHE_CHECK([whether the linker takes --version-script], [flk_cv_version_script],

@@ -22,5 +22,5 @@ tools_flockctl_SOURCES = \
 # The library as an archive, and liburcu's where that works: a script starts the tool thousands of times, and liburcu's
 # shared libraries add a sixth to each start. It also makes tools/flockctl itself the program, with no libtool wrapper.
 tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS)
-# What unwinds (the library is built with -fexceptions) comes from an archive for the same reason.
-tools_flockctl_LDFLAGS = $(AM_LDFLAGS) -static-libgcc
+# The same for libc: without the dynamic loader the tool starts in three quarters of the time.
+tools_flockctl_LDFLAGS = $(AM_LDFLAGS) $(FLK_TOOL_LDFLAGS)
