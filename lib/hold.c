@@ -35,7 +35,8 @@ static struct shared_path shared_path(const char *id)
 
 static int write_shared(const struct fk_row *row, const char *id, const char *text, size_t length)
 {
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 | S_ISVTX);
+    FK_CLOSE_FD int fd =
+        fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 | S_ISVTX);
     if (fd < 0)
         return fd;
     ssize_t written = write(fd, text, length);
@@ -87,7 +88,8 @@ static int note_predecessor(struct fk_part *part, unsigned slot, const char *rec
     return 0;
 }
 
-static int begin_exclusive(struct fk_section *section, struct fk_part *part, unsigned slot, const char *text, size_t length)
+static int begin_exclusive(struct fk_section *section, struct fk_part *part, unsigned slot, const char *text,
+                           size_t length)
 {
     char other[FK_RECORD_SIZE];
     const char *record = section->record;

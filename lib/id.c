@@ -9,9 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MOMENT_DIGITS 12  /* 36^12 ns reach to the year 2120 */
+#define MOMENT_DIGITS 12 /* 36^12 ns reach to the year 2120 */
 #define RANDOM_DIGITS 4
-#define COUNTER_DIGITS 7  /* 78 billion */
+#define COUNTER_DIGITS 7 /* 78 billion */
 #define PREFIX_LENGTH (1 + MOMENT_DIGITS + RANDOM_DIGITS)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

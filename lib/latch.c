@@ -76,8 +76,7 @@ int fk_latch_read(int fd, struct fk_latch *latch, char *record)
     if (length != sizeof header || memcmp(header, "slots=", SLOTS_AT) != 0 ||
         get_number(header + SLOTS_AT, 10, &slots) < 0 || get_number(header + NUMBER_AT, 20, &latch->number) < 0 ||
         get_number(header + LIVING_AT, 20, &latch->living) < 0 || get_number(header + SHARED_AT, 1, &shared) < 0 ||
-        get_number(header + ADMITTED_AT, 20, &latch->admitted) < 0 ||
-        slots < 1 || slots > FLK_SLOTS_MAX)
+        get_number(header + ADMITTED_AT, 20, &latch->admitted) < 0 || slots < 1 || slots > FLK_SLOTS_MAX)
         return -EBADMSG;
     latch->slots = (unsigned)slots;
     latch->shared = shared;

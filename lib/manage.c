@@ -29,8 +29,8 @@ static int check_declared(const char *name, unsigned slots)
         return fk_fail(-ENOMEM, "out of memory");
     int code = fk_config_look_up(name, entry);
     if (code == 0 && entry->slots && entry->slots != slots)
-        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; correct the file first", entry->file, entry->line, name,
-                       entry->slots, slots);
+        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; correct the file first", entry->file,
+                       entry->line, name, entry->slots, slots);
     free(entry);
     return code;
 }

@@ -95,9 +95,11 @@ static int look_up_self(struct fk_owner *self)
     char state;
     *self = (struct fk_owner){.pid = getpid()};
     int code = read_stat(self->pid, &state, &self->start_time);
-    ssize_t length = code < 0 ? code : read_file("/proc/sys/kernel/random/boot_id", self->boot_id, sizeof self->boot_id);
+    ssize_t length =
+        code < 0 ? code : read_file("/proc/sys/kernel/random/boot_id", self->boot_id, sizeof self->boot_id);
     if (length < 0)
-        return length == -ENOENT ? fk_fail(-ENOSYS, "/proc isn't mounted (or not for this process); flockctl needs it to tell processes apart: mount it")
+        return length == -ENOENT ? fk_fail(-ENOSYS, "/proc isn't mounted (or not for this process); flockctl needs it "
+                                                    "to tell processes apart: mount it")
                                  : fk_fail_errno((int)length, "can't read /proc");
     self->boot_id[strcspn(self->boot_id, "\n")] = '\0';
     self->pid_ns = namespace_inode("/proc/self/ns/pid");

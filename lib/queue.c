@@ -360,7 +360,8 @@ int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
 static int read_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
 {
     char text[FK_RECORD_SIZE];
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(number, ".who").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    FK_CLOSE_FD int fd =
+        fk_fd_open(row->directory, path_of(number, ".who").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd < 0)
         return fd;
     ssize_t length = read(fd, text, sizeof text);

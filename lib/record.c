@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#define LABEL_ROOM 200   /* of the text, escapes counted */
+#define LABEL_ROOM 200 /* of the text, escapes counted */
 #define COMMAND_ROOM 440
 
 /* A place in a text that must not overflow; what doesn't fit is left out. */

@@ -29,8 +29,8 @@
 struct fk_name {
     struct cds_hlist_node node;
     struct cds_list_head idle; /* in idle_names when its row is */
-    struct fk_row *row;        /* the current one, or NULL */
-    unsigned rows;             /* how many have it as their name: the current one and retired ones in use */
+    struct fk_row *row; /* the current one, or NULL */
+    unsigned rows; /* how many have it as their name: the current one and retired ones in use */
     _Atomic unsigned exclusive, shared;
     char name[];
 };
@@ -62,9 +62,7 @@ static struct cds_hlist_head *bucket_of(const char *name)
 static struct fk_name *find(const char *text)
 {
     struct fk_name *name;
-    cds_hlist_for_each_entry_rcu_2(name, bucket_of(text), node)
-        if (strcmp(name->name, text) == 0)
-            return name;
+    cds_hlist_for_each_entry_rcu_2(name, bucket_of(text), node) if (strcmp(name->name, text) == 0) return name;
     return NULL;
 }
 
@@ -75,7 +73,8 @@ static struct fk_name *find(const char *text)
 static void forget_rows(struct cds_hlist_head *bucket)
 {
     struct fk_name *name;
-    cds_hlist_for_each_entry_2(name, bucket, node) {
+    cds_hlist_for_each_entry_2(name, bucket, node)
+    {
         struct fk_row *row = name->row;
         name->row = NULL;
         name->rows = 0;
@@ -225,15 +224,19 @@ struct fk_row *fk_registry_put(struct fk_row *row)
 static unsigned idle_limit(void)
 {
     struct rlimit limit;
-    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > UINT32_MAX ? UINT32_MAX / 4 : (unsigned)(limit.rlim_cur / 4);
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > UINT32_MAX ? UINT32_MAX / 4
+                                                                               : (unsigned)(limit.rlim_cur / 4);
 }
 
 /* What was taken out under the mutex, to be freed without it. */
 struct garbage {
-    struct fk_row *rows;        /* by next_garbage */
+    struct fk_row *rows; /* by next_garbage */
     struct cds_list_head names; /* by idle */
 };
-#define GARBAGE(garbage) {.names = CDS_LIST_HEAD_INIT((garbage).names)}
+#define GARBAGE(garbage)                             \
+    {                                                \
+        .names = CDS_LIST_HEAD_INIT((garbage).names) \
+    }
 
 /* The row's last reference is gone. A name goes with its last row. */
 static void discard(struct fk_row *row, struct garbage *garbage)
@@ -258,7 +261,7 @@ static void empty(struct garbage *garbage)
     if (cds_list_empty(&garbage->names))
         return;
     urcu_bp_synchronize_rcu(); /* a reader may still look at the names */
-    cds_list_for_each_entry_safe(name, next, &garbage->names, idle)
+    cds_list_for_each_entry_safe (name, next, &garbage->names, idle)
         free(name);
 }
 
@@ -336,7 +339,9 @@ int fk_registry_forget(void)
         evict(0, &garbage);
     pthread_mutex_unlock(&lock);
     empty(&garbage);
-    return busy ? fk_fail(-EBUSY, "the lock directory can't be changed while this process holds or waits; release first") : 0;
+    return busy
+               ? fk_fail(-EBUSY, "the lock directory can't be changed while this process holds or waits; release first")
+               : 0;
 }
 
 int flk_held(const char *text)

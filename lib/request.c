@@ -44,7 +44,7 @@ struct flk_request {
     enum place place;
     struct fk_ticket ticket;
     struct fk_watch watch;
-    int slot_watch;      /* of the row's own, for one that wants a row of one for itself; -1: none */
+    int slot_watch; /* of the row's own, for one that wants a row of one for itself; -1: none */
     struct pollfd *busy; /* as head: slots that aren't free */
     unsigned n_busy;
     int64_t next_look, next_message, write_who_at;
@@ -160,8 +160,8 @@ static void set_times(struct flk_request *request, int64_t timeout_ms)
     request->next_message = request->waiting ? request->started + FK_SECOND : FK_NEVER;
 }
 
-int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
-                      struct flk_request **out)
+int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
+                      int64_t timeout_ms, struct flk_request **out)
 {
     fk_registry_enter();
     int code = check_wants(wants, n_wants);
@@ -198,8 +198,8 @@ static int cannot_have(const struct fk_part *part, unsigned slots)
     if (part->shared && slots > 1)
         return fk_fail(-EINVAL, "%s has %u slots, so it can't be shared; only a row of one can", part->name, slots);
     if (part->wanted != FLK_ALL && part->wanted > slots)
-        return fk_fail(-EINVAL, "%s has %u slot%s, so %u can't be had; ask for fewer, or: flockctl resize %s %u", part->name, slots,
-                       slots == 1 ? "" : "s", part->wanted, part->name, part->wanted);
+        return fk_fail(-EINVAL, "%s has %u slot%s, so %u can't be had; ask for fewer, or: flockctl resize %s %u",
+                       part->name, slots, slots == 1 ? "" : "s", part->wanted, part->name, part->wanted);
     return 0;
 }
 
@@ -286,15 +286,16 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
     return 0;
 }
 
-static int take(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool sweep, bool will_sleep)
+static int take(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool sweep,
+                bool will_sleep)
 {
     if (will_sleep && !request->busy) {
         request->busy = malloc(part->row->slots * sizeof *request->busy);
         if (!request->busy)
             return fk_fail(-ENOMEM, "out of memory");
     }
-    int code = fk_slots_take(section, (unsigned)want_count(part), part->shared ? LOCK_SH : LOCK_EX, sweep, part->slots, part->fds,
-                             will_sleep ? request->busy : NULL, &request->n_busy);
+    int code = fk_slots_take(section, (unsigned)want_count(part), part->shared ? LOCK_SH : LOCK_EX, sweep, part->slots,
+                             part->fds, will_sleep ? request->busy : NULL, &request->n_busy);
     return code < 0 ? code : begin_part(request, section, part);
 }
 
@@ -313,7 +314,8 @@ static int step_head(struct flk_request *request, struct fk_section *section, st
 }
 
 /* May one that won't wait longer go past those in the queue below `below`? They must all be stopped. */
-static int take_past_stopped(struct flk_request *request, struct fk_section *section, struct fk_part *part, uint64_t below)
+static int take_past_stopped(struct flk_request *request, struct fk_section *section, struct fk_part *part,
+                             uint64_t below)
 {
     int stopped = fk_queue_is_stopped(part->row, below);
     if (stopped < 0)
@@ -332,7 +334,8 @@ static int try_last(struct flk_request *request, struct fk_section *section, str
     fk_queue_unwatch(&request->watch);
     code = empty ? take(request, section, part, true, false) : take_past_stopped(request, section, part, UINT64_MAX);
     if (section->latch.living != living)
-        fk_latch_write(section->fd, &section->latch); /* dead tickets were found; should it fail, they are found again */
+        fk_latch_write(section->fd,
+                       &section->latch); /* dead tickets were found; should it fail, they are found again */
     return code;
 }
 
@@ -369,7 +372,8 @@ static int pass(struct flk_request *request, struct fk_row *row)
     return code;
 }
 
-static int step_queued(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due, bool last)
+static int step_queued(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due,
+                       bool last)
 {
     enum fk_told told = fk_queue_told(&request->watch);
     int code = 0;
@@ -389,7 +393,8 @@ static int step_queued(struct flk_request *request, struct fk_section *section, 
     return last ? take_past_stopped(request, section, part, request->ticket.number) : -EAGAIN;
 }
 
-static int step_in_section(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due, bool last)
+static int step_in_section(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due,
+                           bool last)
 {
     if (request->ticket.fd >= 0 && fk_queue_is_passed(&request->ticket))
         leave_queue(request);
@@ -475,7 +480,8 @@ static int step_part(struct flk_request *request, struct fk_part *part, int64_t 
         int code = part->row ? 0 : open_row(part);
         if (code < 0)
             return code;
-        int64_t until = tries_once(request) ? request->started + FK_SECOND : earlier(request->deadline, now + LATCH_PATIENCE);
+        int64_t until =
+            tries_once(request) ? request->started + FK_SECOND : earlier(request->deadline, now + LATCH_PATIENCE);
         code = fk_row_enter(part->row, until, &section);
         request->latch_was_taken = code == -EAGAIN;
         if (code == -ESTALE) {
@@ -511,7 +517,9 @@ static void send_message(struct flk_request *request, struct fk_part *part, int6
         request->waiting(&picture->waiting, request->data);
     }
     free(picture);
-    request->next_message = request->started + (waited < 10 * FK_SECOND ? 10 * FK_SECOND : (waited / (60 * FK_SECOND) + 1) * 60 * FK_SECOND);
+    request->next_message =
+        request->started +
+        (waited < 10 * FK_SECOND ? 10 * FK_SECOND : (waited / (60 * FK_SECOND) + 1) * 60 * FK_SECOND);
 }
 
 static bool is_cancelled(const struct flk_request *request)
@@ -580,7 +588,8 @@ static int too_late(const struct flk_request *request, const struct fk_part *par
     int code = tries_once(request) ? -EBUSY : -ETIMEDOUT;
     char who[600];
     if (request->latch_was_taken)
-        return fk_fail(code, "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it", part->name);
+        return fk_fail(code, "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it",
+                       part->name);
     name_holder(part, who, sizeof who);
     if (code == -EBUSY)
         return fk_fail(code, "%s is taken%s", part->name, who);
@@ -670,7 +679,8 @@ static size_t list_events(const struct flk_request *request, struct pollfd *poll
 
 static int64_t wake_at(const struct flk_request *request)
 {
-    int64_t at = earlier(earlier(request->deadline, request->next_look), earlier(request->next_message, request->write_who_at));
+    int64_t at =
+        earlier(earlier(request->deadline, request->next_look), earlier(request->next_message, request->write_who_at));
     return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
 }
 
@@ -689,8 +699,8 @@ static int sleep_until_event(struct flk_request *request)
     return code;
 }
 
-int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
-                     struct flk_hold **hold)
+int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
+                     int64_t timeout_ms, struct flk_hold **hold)
 {
     struct flk_request *request;
     int code = flk_request_start(wants, n_wants, options, timeout_ms, &request);

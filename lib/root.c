@@ -24,14 +24,14 @@
 struct candidate {
     const char *source;
     char path[PATH_MAX]; /* "" when it can't be told */
-    bool usable, named;  /* named: by the user, who knows what he does */
-    bool odd;            /* passed over for a reason that the user should hear */
+    bool usable, named; /* named: by the user, who knows what he does */
+    bool odd; /* passed over for a reason that the user should hear */
     char why[256];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char asked_for[PATH_MAX]; /* by flk_root_set() */
-static char chosen[PATH_MAX];    /* "": not yet */
+static char chosen[PATH_MAX]; /* "": not yet */
 static char warning[PATH_MAX + 512];
 
 __attribute__((format(printf, 2, 3))) static void because(struct candidate *candidate, const char *format, ...)
@@ -125,7 +125,10 @@ static int make_absolute(const char *path, char out[PATH_MAX])
     while (length > 1 && path[length - 1] == '/')
         length--;
     if (before + 1 + length + ROOM_BELOW >= PATH_MAX)
-        return fk_fail(-ENAMETOOLONG, "the path of the lock directory %.60s... is too long; choose a shorter one with FLOCKCTL_DIR or --dir", path);
+        return fk_fail(
+            -ENAMETOOLONG,
+            "the path of the lock directory %.60s... is too long; choose a shorter one with FLOCKCTL_DIR or --dir",
+            path);
     memcpy(out, here, before);
     out[before] = '/';
     before += path[0] != '/';
@@ -140,8 +143,10 @@ int fk_root_check(const char *path, const struct fk_root_policy *policy)
     if (fd == -ELOOP || fd == -ENOTDIR) {
         struct stat status;
         bool link = lstat(path, &status) == 0 && S_ISLNK(status.st_mode);
-        return fk_fail(-EPERM, "the lock directory %s is %s, which isn't safe; remove it or choose another one with FLOCKCTL_DIR or --dir",
-                       path, link ? "a symbolic link" : "not a directory");
+        return fk_fail(
+            -EPERM,
+            "the lock directory %s is %s, which isn't safe; remove it or choose another one with FLOCKCTL_DIR or --dir",
+            path, link ? "a symbolic link" : "not a directory");
     }
     if (fd < 0)
         return fk_fail_errno(fd, "can't open the lock directory %s", path);
@@ -149,11 +154,14 @@ int fk_root_check(const char *path, const struct fk_root_policy *policy)
     if (fstat(fd, &status) < 0)
         return fk_fail_errno(-errno, "can't look at the lock directory %s", path);
     if (status.st_uid != policy->owner)
-        return fk_fail(-EPERM, "the lock directory %s belongs to uid %u, not to us (uid %u); choose another one with FLOCKCTL_DIR or --dir",
+        return fk_fail(-EPERM,
+                       "the lock directory %s belongs to uid %u, not to us (uid %u); choose another one with "
+                       "FLOCKCTL_DIR or --dir",
                        path, status.st_uid, policy->owner);
     if (status.st_mode & policy->forbidden)
-        return fk_fail(-EPERM, "the lock directory %s has mode %04o, so that others can get in; if it is yours: chmod 700 %s", path,
-                       status.st_mode & 07777, path);
+        return fk_fail(-EPERM,
+                       "the lock directory %s has mode %04o, so that others can get in; if it is yours: chmod 700 %s",
+                       path, status.st_mode & 07777, path);
     if ((status.st_mode & 0700) != 0700)
         return fk_fail(-EPERM, "the lock directory %s has mode %04o, so that we can't use it; chmod 700 %s", path,
                        status.st_mode & 07777, path);
@@ -165,7 +173,10 @@ static int make_directory(const char *path)
 {
     int code = mkdir(path, 0700) < 0 ? -errno : 0;
     if (code == -ENOENT)
-        return fk_fail(code, "can't make the lock directory %s: the directory above it isn't there; make that first, or choose another one with FLOCKCTL_DIR or --dir", path);
+        return fk_fail(code,
+                       "can't make the lock directory %s: the directory above it isn't there; make that first, or "
+                       "choose another one with FLOCKCTL_DIR or --dir",
+                       path);
     if (code < 0)
         return code == -EEXIST ? 0 : fk_fail_errno(code, "can't make the lock directory %s", path);
     if (chmod(path, 0700) < 0)
@@ -188,7 +199,9 @@ static int check_version(int directory, const char *path)
             return fk_fail_errno(errno ? -errno : -ENOSPC, "can't write %s/version", path);
     }
     if (atoi(text) != FK_PROTOCOL)
-        return fk_fail(-EPROTONOSUPPORT, "%s is written by another release of flockctl (protocol %.*s, ours is %d); use one release, or another directory with FLOCKCTL_DIR or --dir",
+        return fk_fail(-EPROTONOSUPPORT,
+                       "%s is written by another release of flockctl (protocol %.*s, ours is %d); use one release, or "
+                       "another directory with FLOCKCTL_DIR or --dir",
                        path, (int)strcspn(text, "\n"), text, FK_PROTOCOL);
     return 0;
 }
@@ -262,7 +275,8 @@ static int refuse_two_worlds(const struct candidate candidates[CANDIDATES], unsi
         if (candidates[i].usable && strcmp(candidates[i].path, candidates[choice].path) != 0 &&
             has_holder(candidates[i].path, row))
             return fk_fail(-EPERM,
-                           "two lock directories are in use: %s is ours now, but %s is held in %s; let that one end, or set FLOCKCTL_DIR to the same directory for both",
+                           "two lock directories are in use: %s is ours now, but %s is held in %s; let that one end, "
+                           "or set FLOCKCTL_DIR to the same directory for both",
                            candidates[choice].path, row, candidates[i].path);
     return 0;
 }
@@ -275,7 +289,9 @@ static void warn(const struct candidate candidates[CANDIDATES], unsigned choice,
             snprintf(warning, sizeof warning, "%s is passed over, %s; the lock directory is %s", candidates[i].source,
                      candidates[i].why, candidates[choice].path);
     if (!warning[0] && made && choice == CANDIDATES - 1 && geteuid() != 0)
-        snprintf(warning, sizeof warning, "the lock directory is %s, since there is no runtime directory of ours; set FLOCKCTL_DIR to choose another one",
+        snprintf(warning, sizeof warning,
+                 "the lock directory is %s, since there is no runtime directory of ours; set FLOCKCTL_DIR to choose "
+                 "another one",
                  candidates[choice].path);
 }
 

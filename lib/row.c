@@ -24,7 +24,8 @@
 
 #define FILE_MODE (0600 | S_ISVTX) /* sticky: sweepers of runtime directories leave it alone */
 #define TEMPORARY ".tmp."
-#define TRIES 100 /* of what another process may undo in between; each try that fails means that somebody else went on */
+#define TRIES \
+    100 /* of what another process may undo in between; each try that fails means that somebody else went on */
 
 static bool is_allowed(char byte)
 {
@@ -40,10 +41,12 @@ int fk_row_check_name(const char *name)
     if (length == 0)
         return fk_fail(-EINVAL, "a name is empty; give one of 1 to %d of A-Z a-z 0-9 . _ @ + -", FLK_NAME_MAX);
     if (length > FLK_NAME_MAX)
-        return fk_fail(-EINVAL, "the name %.20s... has %zu bytes; at most %d are possible", good >= 20 ? name : "", length, FLK_NAME_MAX);
+        return fk_fail(-EINVAL, "the name %.20s... has %zu bytes; at most %d are possible", good >= 20 ? name : "",
+                       length, FLK_NAME_MAX);
     if (good < length)
-        return fk_fail(-EINVAL, "the name %.*s... has a byte 0x%02x at position %zu; possible are A-Z a-z 0-9 . _ @ + -", (int)good,
-                       name, (unsigned char)name[good], good + 1);
+        return fk_fail(-EINVAL,
+                       "the name %.*s... has a byte 0x%02x at position %zu; possible are A-Z a-z 0-9 . _ @ + -",
+                       (int)good, name, (unsigned char)name[good], good + 1);
     if (name[0] == '.' || name[0] == '-')
         return fk_fail(-EINVAL, "the name %s begins with '%c'; it must not begin with '.' or '-'", name, name[0]);
     return 0;
@@ -229,7 +232,8 @@ int fk_row_damaged(const char *name, const char *what)
     const char *root;
     if (fk_root_path(&root) < 0)
         root = "";
-    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s/rows/%s", name, what, root, name);
+    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s/rows/%s", name, what,
+                   root, name);
 }
 
 /* -ENOENT without a sentence. */
@@ -267,7 +271,8 @@ static int look_at_latch(struct fk_row *row)
     if (fstat(row->latch, &status) < 0)
         return fk_fail_errno(-errno, "can't look at the latch of %s", row->text);
     if (!S_ISREG(status.st_mode) || status.st_uid != geteuid())
-        return fk_row_damaged(row->text, S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
+        return fk_row_damaged(row->text,
+                              S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
     if (fk_latch_read(row->latch, &latch, record) < 0)
         return fk_row_damaged(row->text, "its latch can't be read");
     row->slots = latch.slots;
@@ -310,13 +315,15 @@ static int decide_slots(const char *name, unsigned wanted, enum fk_row_create cr
         return fk_fail(-ENOMEM, "out of memory");
     int code = fk_config_look_up(name, entry);
     if (code == 0 && wanted && entry->slots && wanted != entry->slots)
-        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; ask for as many, or correct the file", entry->file, entry->line,
-                       name, entry->slots, wanted);
+        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; ask for as many, or correct the file",
+                       entry->file, entry->line, name, entry->slots, wanted);
     if (code == 0)
         *slots = wanted ? wanted : entry->slots ? entry->slots : create == FK_ROW_MAKE ? 1 : 0;
     if (code == 0 && *slots == 0)
-        code = fk_fail(-ENOENT, "%s isn't defined, so the number of its slots isn't known; say --slots N, or: flockctl define %s --slots N",
-                       name, name);
+        code = fk_fail(
+            -ENOENT,
+            "%s isn't defined, so the number of its slots isn't known; say --slots N, or: flockctl define %s --slots N",
+            name, name);
     free(entry);
     return code;
 }
@@ -368,8 +375,8 @@ int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, str
             return fk_fail(-ENOMEM, "out of memory");
     }
     if (slots && row->slots != slots) {
-        code = fk_fail(-EUSERS, "%s has %u slot%s, not %u; ask for as many, or: flockctl resize %s %u", name, row->slots,
-                       row->slots == 1 ? "" : "s", slots, name, slots);
+        code = fk_fail(-EUSERS, "%s has %u slot%s, not %u; ask for as many, or: flockctl resize %s %u", name,
+                       row->slots, row->slots == 1 ? "" : "s", slots, name, slots);
         fk_registry_unref(row);
         return code;
     }

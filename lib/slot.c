@@ -77,7 +77,8 @@ static void drain(int fd)
 static unsigned watches_allowed(void)
 {
     struct rlimit limit;
-    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 4 > UINT_MAX ? UINT_MAX : (unsigned)(limit.rlim_cur / 4);
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 4 > UINT_MAX ? UINT_MAX
+                                                                                 : (unsigned)(limit.rlim_cur / 4);
 }
 
 static int open_watch(struct fk_row *row, unsigned slot)

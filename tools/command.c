@@ -78,14 +78,20 @@ static bool is_file(const char *path)
 static int complain_of_command(const char *name, int code)
 {
     if (code == ENOENT && strchr(name, '/') && is_file(name))
-        complain("the command %s can't be run: the interpreter that its first line or its program header names isn't there; install that, or correct the line", name);
+        complain("the command %s can't be run: the interpreter that its first line or its program header names isn't "
+                 "there; install that, or correct the line",
+                 name);
     else if (code == ENOENT)
         complain("the command %s wasn't found%s", name,
-                 strchr(name, '/') ? "; check the path" : " in PATH, or the interpreter that it names; check the spelling, or give its path");
+                 strchr(name, '/')
+                     ? "; check the path"
+                     : " in PATH, or the interpreter that it names; check the spelling, or give its path");
     if (code == ENOENT)
         return EXIT_NOT_FOUND;
     if (code == EACCES)
-        complain("the command %s can't be run: it isn't an executable file, or a directory above it is closed to us; chmod +x may help", name);
+        complain("the command %s can't be run: it isn't an executable file, or a directory above it is closed to us; "
+                 "chmod +x may help",
+                 name);
     else
         complain("the command %s can't be run: %s", name, strerrordesc_np(code));
     return EXIT_CANNOT_RUN;
@@ -119,7 +125,8 @@ int command_start(char *const *command, char *const *environment, const struct s
     if (child == 0)
         become(command, environment, signals, &failure);
     if (child < 0) {
-        complain("can't start a process for %s: %s; end some, or raise the limit (ulimit -u)", command[0], strerrordesc_np(errno));
+        complain("can't start a process for %s: %s; end some, or raise the limit (ulimit -u)", command[0],
+                 strerrordesc_np(errno));
         return EXIT_OURS;
     }
     if (failure) {

@@ -36,7 +36,8 @@ static int make_cancel(int parent, int process, int signals)
  * as long as we live. The two that it needs get the numbers above stderr. */
 static void close_inherited(int *process, int *parent)
 {
-    int high = fcntl(*process, F_DUPFD_CLOEXEC, STDERR_FILENO + 3), other = fcntl(*parent, F_DUPFD_CLOEXEC, STDERR_FILENO + 3);
+    int high = fcntl(*process, F_DUPFD_CLOEXEC, STDERR_FILENO + 3),
+        other = fcntl(*parent, F_DUPFD_CLOEXEC, STDERR_FILENO + 3);
     if (high < 0 || other < 0)
         return;
     *process = dup3(high, STDERR_FILENO + 1, O_CLOEXEC);

@@ -197,7 +197,8 @@ void message_waiting(const struct flk_waiting *waiting, void *data)
     size_t length = end_line(&line);
     int fd = open_stderr();
     struct pollfd room = {.fd = fd < 0 ? STDERR_FILENO : fd, .events = POLLOUT};
-    bool writable = poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && !(room.revents & POLLERR); /* no SIGPIPE for a message */
+    bool writable =
+        poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && !(room.revents & POLLERR); /* no SIGPIPE for a message */
     if (writable && write(room.fd, line.text, length) < 0)
         errno = 0; /* full after all: the next one will say it */
     if (fd > STDERR_FILENO)

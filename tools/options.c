@@ -107,7 +107,8 @@ bool parse_number(const char *text, unsigned long least, unsigned long most, uns
     return true;
 }
 
-static bool take_number(const char *what, const char *text, unsigned long least, unsigned long most, unsigned long *value)
+static bool take_number(const char *what, const char *text, unsigned long least, unsigned long most,
+                        unsigned long *value)
 {
     if (parse_number(text, least, most, value))
         return true;
@@ -217,17 +218,19 @@ static void complain_of_option(const char *verb, int which, const char *word)
     if (which == ':')
         complain("%s needs a value; see flockctl %s%s--help", word, verb, *verb ? " " : "");
     else if (optopt > 0 && optopt < 256 && word[0] == '-' && word[1] != '-')
-        complain("-%c isn't an option of flockctl%s%s; see flockctl %s%s--help", optopt, *verb ? " " : "", verb, verb, *verb ? " " : "");
+        complain("-%c isn't an option of flockctl%s%s; see flockctl %s%s--help", optopt, *verb ? " " : "", verb, verb,
+                 *verb ? " " : "");
     else
-        complain("%s isn't an option of flockctl%s%s, or not the only one that begins so; see flockctl %s%s--help", word,
-                 *verb ? " " : "", verb, verb, *verb ? " " : "");
+        complain("%s isn't an option of flockctl%s%s, or not the only one that begins so; see flockctl %s%s--help",
+                 word, *verb ? " " : "", verb, verb, *verb ? " " : "");
 }
 
 static void set_defaults(struct options *options)
 {
     const char *dir = options->dir;
     bool help = options->help, version = options->version;
-    *options = (struct options){.wait_ms = FLK_FOREVER, .conflict_status = EXIT_NOT_ACQUIRED, .dir = dir, .help = help, .version = version};
+    *options = (struct options){
+        .wait_ms = FLK_FOREVER, .conflict_status = EXIT_NOT_ACQUIRED, .dir = dir, .help = help, .version = version};
 }
 
 bool options_parse(int argc, char **argv, unsigned groups, struct options *options)

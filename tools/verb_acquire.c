@@ -35,7 +35,8 @@ static bool parse_want(const char *operand, const struct options *options, struc
     } else if (parse_number(colon + 1, 1, FLK_SLOTS_MAX, &count)) {
         want->count = (unsigned)count;
     } else {
-        complain("%s is not a count in %s; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand, FLK_SLOTS_MAX);
+        complain("%s is not a count in %s; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand,
+                 FLK_SLOTS_MAX);
         return false;
     }
     return true;
@@ -51,8 +52,9 @@ static void free_wants(struct flk_want *wants, size_t n_wants)
 static struct flk_want *parse_wants(const struct options *options)
 {
     if (options->slots && options->n_operands > 1) {
-        complain("--slots says the size of one name, and there are %zu; define them first: flockctl define NAME --slots %u",
-                 options->n_operands, options->slots);
+        complain(
+            "--slots says the size of one name, and there are %zu; define them first: flockctl define NAME --slots %u",
+            options->n_operands, options->slots);
         return NULL;
     }
     struct flk_want *wants = calloc(options->n_operands, sizeof *wants);
@@ -92,12 +94,13 @@ void acquire_tell(const struct flk_hold *hold)
 {
     const struct flk_holder *dead = flk_hold_predecessor(hold);
     if (dead)
-        say("the last holder, pid %d, died without releasing; what it left half-done is yours to check", (int)dead->pid);
+        say("the last holder, pid %d, died without releasing; what it left half-done is yours to check",
+            (int)dead->pid);
     for (size_t i = 0; i < flk_hold_names(hold); i++) {
         const unsigned *slots;
         size_t n = flk_hold_slots(hold, i, &slots);
-        chat("acquired %s, %zu slot%s from %u, after %lld ms, id %s", flk_hold_name(hold, i), n, n == 1 ? "" : "s", slots[0],
-             (long long)flk_hold_waited_ms(hold), flk_hold_id(hold));
+        chat("acquired %s, %zu slot%s from %u, after %lld ms, id %s", flk_hold_name(hold, i), n, n == 1 ? "" : "s",
+             slots[0], (long long)flk_hold_waited_ms(hold), flk_hold_id(hold));
     }
 }
 
@@ -182,7 +185,8 @@ static int acquire_and_run(struct options *options, char **command)
     struct flk_hold *hold = NULL;
     int code = signals_block(&signals);
     if (code < 0) {
-        complain("can't wait for signals: %s%s", strerrordesc_np(-code), code == -EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+        complain("can't wait for signals: %s%s", strerrordesc_np(-code),
+                 code == -EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
         return EXIT_OURS;
     }
     acquire_raise_limit(&limit);
@@ -244,21 +248,24 @@ const struct verb verb_acquire = {
     .synopsis = "acquire [OPTION]... NAME[:COUNT]... -- COMMAND [ARG]...\n"
                 "flockctl acquire [OPTION]... --while PID NAME[:COUNT]...",
     .summary = "run a command while holding locks",
-    .help = "Waits for its turn, runs COMMAND while it holds every NAME, and exits with COMMAND's status. COUNT is how many\n"
-            "slots of NAME: a number, or all.\n"
-            "\n"
-            "  -n, --nonblock              try once (= -w 0)\n"
-            "  -w, --wait TIME             how long to wait for the lock: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
-            "  -E, --conflict-exit-code N  instead of 75, when it wasn't acquired\n"
-            "  -s, --shared                together with other shared holders (names of one slot)\n"
-            "      --slots N               how many slots NAME has; checked when it exists, one NAME only\n"
-            "  -l, --label TEXT            shown to those who wait\n"
-            "  -c, --shell TEXT            instead of -- COMMAND: sh -c TEXT\n"
-            "      --detach                processes that outlive COMMAND don't keep the lock\n"
-            "      --while PID             no command: hold until process PID ends; print the id and return once it is held\n"
-            "\n"
-            "Example: run the container tests of two suites one after the other\n"
-            "  flockctl acquire podman -- ./container-tests\n",
+    .help =
+        "Waits for its turn, runs COMMAND while it holds every NAME, and exits with COMMAND's status. COUNT is how "
+        "many\n"
+        "slots of NAME: a number, or all.\n"
+        "\n"
+        "  -n, --nonblock              try once (= -w 0)\n"
+        "  -w, --wait TIME             how long to wait for the lock: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
+        "  -E, --conflict-exit-code N  instead of 75, when it wasn't acquired\n"
+        "  -s, --shared                together with other shared holders (names of one slot)\n"
+        "      --slots N               how many slots NAME has; checked when it exists, one NAME only\n"
+        "  -l, --label TEXT            shown to those who wait\n"
+        "  -c, --shell TEXT            instead of -- COMMAND: sh -c TEXT\n"
+        "      --detach                processes that outlive COMMAND don't keep the lock\n"
+        "      --while PID             no command: hold until process PID ends; print the id and return once it is "
+        "held\n"
+        "\n"
+        "Example: run the container tests of two suites one after the other\n"
+        "  flockctl acquire podman -- ./container-tests\n",
     .groups = GROUP_WAIT | GROUP_SLOTS | GROUP_LOCK | GROUP_RUN | GROUP_WHILE,
     .run = run_acquire,
 };

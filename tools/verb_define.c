@@ -22,7 +22,8 @@ const struct verb verb_define = {
     .name = "define",
     .synopsis = "define NAME --slots N",
     .summary = "say how many slots a name has",
-    .help = "Makes NAME a row of N slots (1 to 4096). When it has as many already, all is well; when it has another number, that is\n"
+    .help = "Makes NAME a row of N slots (1 to 4096). When it has as many already, all is well; when it has another "
+            "number, that is\n"
             "an error (see resize).\n"
             "\n"
             "      --slots N               how many\n"

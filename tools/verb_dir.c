@@ -25,7 +25,8 @@ const struct verb verb_dir = {
     .name = "dir",
     .synopsis = "dir",
     .summary = "print the lock directory and why it is that one",
-    .help = "Prints the lock directory; then, unless --quiet is given, why it was chosen and what the other candidates are.\n"
+    .help = "Prints the lock directory; then, unless --quiet is given, why it was chosen and what the other candidates "
+            "are.\n"
             "\n"
             "Example\n"
             "  flockctl -q dir\n",

@@ -26,7 +26,8 @@ static void print_help(void)
     for (size_t i = 0; verbs[i]; i++)
         printf("  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
     printf("\n%s\n"
-           "Exit status: COMMAND's own; 75 not acquired; 125 flockctl failed; 126, 127 COMMAND can't be run; 128+n died by\n"
+           "Exit status: COMMAND's own; 75 not acquired; 125 flockctl failed; 126, 127 COMMAND can't be run; 128+n "
+           "died by\n"
            "signal n.\n"
            "\n"
            "More about a verb: flockctl help VERB. Manual: flockctl(1), flockctl(7).\n"
@@ -47,8 +48,8 @@ static int run_help(struct options *options)
     const struct verb *verb = find_verb(options->operands[0]);
     if (!verb) {
         const struct verb *nearest = nearest_verb(options->operands[0]);
-        complain("there is no verb %s%s%s; all of them: flockctl help", options->operands[0], nearest ? "; did you mean " : "",
-                 nearest ? nearest->name : "");
+        complain("there is no verb %s%s%s; all of them: flockctl help", options->operands[0],
+                 nearest ? "; did you mean " : "", nearest ? nearest->name : "");
         return EXIT_OURS;
     }
     print_verb_help(verb);

@@ -46,7 +46,8 @@ const struct verb verb_path = {
     .name = "path",
     .synopsis = "path [--latch] [--slots N] NAME [SLOT]",
     .summary = "print the files of a name",
-    .help = "Prints the path of each slot of NAME, one a line, or of SLOT. Makes NAME when it isn't there. flockctl(7) says how to\n"
+    .help = "Prints the path of each slot of NAME, one a line, or of SLOT. Makes NAME when it isn't there. flockctl(7) "
+            "says how to\n"
             "join in with them from any language.\n"
             "\n"
             "      --latch                 the path of the latch instead\n"

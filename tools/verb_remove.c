@@ -23,7 +23,8 @@ const struct verb verb_remove = {
     .name = "remove",
     .synopsis = "remove [OPTION]... NAME...",
     .summary = "delete names",
-    .help = "Queues for all slots of each NAME, then deletes it. Those who wait go on with a new row of that name. A NAME that isn't\n"
+    .help = "Queues for all slots of each NAME, then deletes it. Those who wait go on with a new row of that name. A "
+            "NAME that isn't\n"
             "there is no error.\n"
             "\n"
             "  -n, --nonblock              try once (= -w 0)\n"

@@ -23,7 +23,8 @@ const struct verb verb_resize = {
     .name = "resize",
     .synopsis = "resize [OPTION]... NAME N",
     .summary = "give a name another number of slots",
-    .help = "Queues for all slots of NAME, then makes it a row of N. Those who wait go on waiting, in no particular order.\n"
+    .help = "Queues for all slots of NAME, then makes it a row of N. Those who wait go on waiting, in no particular "
+            "order.\n"
             "\n"
             "  -n, --nonblock              try once (= -w 0)\n"
             "  -w, --wait TIME             how long to wait for all slots (default forever)\n"

@@ -376,11 +376,15 @@ second" "a file system without inodes: the same, but nobody can queue"
     like "$err" "^flockctl: can't queue for old: No space left on device; free some space" "of one that would queue"
     like "$err" "^flockctl: can't .*$T/mount/second.*: No space left on device; free some space" "of a new directory"
 
-    # LeakSanitizer can't work without /proc either.
-    run unshare -m sh -c 'mount -t tmpfs tmpfs /proc && ASAN_OPTIONS=detect_leaks=0 exec "$FLOCKCTL" acquire x -- true'
-    like "$status $err" "^125 flockctl: /proc isn't mounted .*mount it" "no /proc"
-    run unshare -m sh -c 'mount -t tmpfs tmpfs /proc && ASAN_OPTIONS=detect_leaks=0 exec "$FLOCKCTL" -q dir'
-    is "$status|$out" "0|$FLOCKCTL_DIR" "which dir doesn't need"
+    # A sanitizer's runtime can't start properly without /proc either.
+    if grep -q __asan_init "$FLOCKCTL"; then
+        skip "no /proc: not with AddressSanitizer"
+    else
+        run unshare -m sh -c 'mount -t tmpfs tmpfs /proc && exec "$FLOCKCTL" acquire x -- true'
+        like "$status $err" "^125 flockctl: /proc isn't mounted .*mount it" "no /proc"
+        run unshare -m sh -c 'mount -t tmpfs tmpfs /proc && exec "$FLOCKCTL" -q dir'
+        is "$status|$out" "0|$FLOCKCTL_DIR" "which dir doesn't need"
+    fi
 else
     skip "read-only and full file systems: needs root and unshare"
 fi
