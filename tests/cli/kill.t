@@ -159,7 +159,7 @@ nothing_left x y three
 hold h x
 queue a x
 queue b x
-kill -KILL "$h_pid" "$(command_of h)" "$a_pid"
+kill -KILL "$a_pid" "$h_pid" "$(command_of h)" # in this order: it must not have it for a moment
 has_it b
 reap h
 reap a
