@@ -16,7 +16,7 @@ mkdir -p "$records" "$root/bin" "$root/dev" "$root/etc" "$root/proc" "$root/run"
 cat >"$records/job" <<'END'
 n=$1 tries=0
 echo "+ $n" >>/records/log
-begun=$(/bin/busybox grep -c '^+' /records/log)
+begun=$(/bin/busybox grep '^+' /records/log | /bin/busybox grep -n "^+ $n\$" | /bin/busybox cut -d: -f1) # with us
 done_waiting() {
     [ ! -e "/records/ask.$n" ] || [ -e "/records/go.$n" ] || return 1
     [ "$begun" = 8 ] || [ "$(/bin/busybox grep -c '^+' /records/log)" -gt "$begun" ]
