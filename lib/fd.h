@@ -25,6 +25,10 @@ void fk_fd_close(int *fd);                                             /* sets -
 /* The same for a stream made of one of ours. */
 void fk_fd_close_directory(DIR *directory);
 void fk_fd_close_file(FILE *file);
+/* The whole text, or -errno; a short write is -ENOSPC. */
+int fk_fd_write_at(int fd, const char *text, size_t length, off_t at);
+/* Puts count (1 or 2) bytes into a FIFO, for those who poll it. Best effort. */
+void fk_fd_tell(int fd, size_t count);
 void fk_fd_disown(int fd);
 void fk_fd_own(int fd); /* again */
 int fk_fd_move_up(int fd, int lowest); /* the same file at a number from lowest on where there is one; fd is closed */

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,10 +38,7 @@ static int write_shared(const struct fk_row *row, const char *id, const char *te
 {
     FK_CLOSE_FD int fd =
         fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 | S_ISVTX);
-    if (fd < 0)
-        return fd;
-    ssize_t written = write(fd, text, length);
-    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
+    return fd < 0 ? fd : fk_fd_write_at(fd, text, length, 0);
 }
 
 static int begin_shared(struct fk_section *section, const char *id, const char *text, size_t length)
@@ -70,7 +68,7 @@ static bool sweep_shared(struct fk_section *section)
             found |= unlinkat(fd, entry->d_name, 0) == 0;
     fk_fd_close_directory(directory);
     section->latch.shared = false;
-    fk_latch_write(section->fd, &section->latch); /* should it fail, it is done again */
+    section->dirty = true;
     return found;
 }
 
@@ -101,11 +99,15 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
             return -errno;
         record = other;
     }
+    part->left_over |= got > 0 && record[0] == FK_LEAVING;
     int code = note_predecessor(part, slot, record, (size_t)got);
     if (code < 0)
         return code;
-    ssize_t written = pwrite(section->fd, text, length, fk_latch_record_at(slot));
-    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
+    if (slot == 0 && section->dirty) {
+        section->dirty = false;
+        return fk_latch_write_both(section->fd, &section->latch, text, length);
+    }
+    return fk_fd_write_at(section->fd, text, length, fk_latch_record_at(slot));
 }
 
 int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length)
@@ -118,9 +120,12 @@ int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *
         code = begin_exclusive(section, part, part->slots[i], text, length);
     if (code < 0)
         return fk_fail_errno(code, "can't write down who holds %s", part->name);
-    /* One that was admitted and killed before it unlinked its ticket: nobody else has a reason to look for that. */
-    if (died || part->predecessor)
+    /* One that was admitted and killed before it unlinked its ticket: nobody else has a reason to look for that. Who queued
+     * leaves it to the next one: the one before it is most likely at it just now. */
+    if (died || part->predecessor || (part->left_over && !part->queued)) {
         fk_queue_sweep(section->row);
+        part->left_over = false;
+    }
     fk_registry_count(part->row, part->shared, 1);
     return 0;
 }
@@ -128,6 +133,7 @@ int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *
 /* Failures are nobody's to mend here: a record that stays live only says "abandoned" to the next one. */
 static void end_records(struct fk_part *part, const char *id, bool keep)
 {
+    char mark = part->ticket.fd >= 0 || part->left_over ? FK_LEAVING : FK_ENDED;
     ssize_t ignored = 0;
     if (part->shared)
         unlinkat(part->row->directory, shared_path(id).text, 0);
@@ -136,7 +142,7 @@ static void end_records(struct fk_part *part, const char *id, bool keep)
         if (keep && part->predecessor && part->slots[i] == part->predecessor_slot)
             ignored = pwrite(part->row->latch, part->predecessor, FK_RECORD_SIZE, at);
         else
-            ignored = pwrite(part->row->latch, &(char){FK_ENDED}, 1, at);
+            ignored = pwrite(part->row->latch, &mark, 1, at);
     }
     (void)ignored;
 }
@@ -164,12 +170,15 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
         end_records(part, id, keep);
         fk_registry_count(part->row, part->shared, -1);
     }
-    for (unsigned i = 0; i < part->count; i++) {
-        if (inherited)
-            close(part->fds[i]);
-        else
-            fk_slot_drop(&part->fds[i]);
-    }
+    for (unsigned i = 0; !inherited && i < part->count; i++)
+        fk_slot_unlock(part->fds[i]);
+    fk_queue_tell(&part->ticket);
+    if (part->followed)
+        sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
+    for (unsigned i = 0; i < part->count; i++)
+        inherited ? (void)close(part->fds[i]) : fk_fd_close(&part->fds[i]);
+    if (part->row)
+        fk_queue_leave(part->row, &part->ticket);
     if (part->row)
         fk_registry_unref(part->row);
     free_part(part);

@@ -5,6 +5,8 @@
  *   released   the records are marked ended, then every slot is unlocked, told and closed. When the hold is inherited, only
  *              closed: the kernel keeps the slot for those who still have it
  *   declined   the same, but where the predecessor's record said that it died holding, that record is written back
+ * Who queued and has all slots of a row for itself keeps its ticket all the while, and leaves the queue when it gives them
+ * back: so the next one sleeps through the hold and is woken once.
  *   (died)     the kernel unlocks; the record stays live, which is how the next exclusive holder knows
  * A shared holder's record is the file holders/ID, unlinked at the end; what dead ones left is deleted by the next exclusive
  * holder, who is told by the latch's `shared` that there may be some. The death of a shared holder is no abandonment: it
@@ -16,6 +18,7 @@
 #define FK_HOLD_H
 
 #include "flockctl.h"
+#include "queue.h"
 #include "row.h"
 
 struct fk_part {
@@ -28,6 +31,10 @@ struct fk_part {
     int *fds;           /* both point to the next two where one slot is wanted */
     unsigned only_slot;
     int only_fd;
+    struct fk_ticket ticket; /* kept during the hold; fd -1: none */
+    bool queued;             /* it was in the queue */
+    bool followed;           /* with others behind it */
+    bool left_over;          /* there may be dead tickets that nobody else looks for */
     char *predecessor;  /* FK_RECORD_SIZE bytes of the record of one that died holding, or NULL */
     unsigned predecessor_slot;
 };

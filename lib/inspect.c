@@ -57,14 +57,19 @@ static void find_shared(const struct fk_row *row, struct fk_picture *picture)
     fk_fd_close_directory(directory);
 }
 
-/* The first in line whose record can be read and who lives; those that died and weren't found yet don't count. */
+/* The first in line whose record can be read and who lives; those that died and weren't found yet don't count, nor does who has
+ * been admitted and keeps its ticket while it holds. */
 static void find_line(const struct fk_row *row, uint64_t number, struct fk_picture *picture)
 {
     uint64_t *numbers;
     struct fk_record record;
+    struct fk_latch latch = {.admitted = 0};
+    char first_record[FK_RECORD_SIZE];
     int count = fk_queue_list(row, number ? number : UINT64_MAX, &numbers);
+    if (fk_latch_read(row->latch, &latch, first_record) < 0)
+        latch.admitted = 0;
     for (int i = 0; i < count; i++) {
-        if (fk_queue_who(row, numbers[i], &record) < 0)
+        if (numbers[i] <= latch.admitted || fk_queue_who(row, numbers[i], &record) < 0)
             continue;
         enum fk_life life = fk_owner_look(&record.owner);
         if (life == FK_DEAD || picture->waiting.ahead++ > 0)

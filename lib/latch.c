@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "deadline.h"
+#include "fd.h"
 
 /* A section takes some 10 us: who finds it locked gives the processor away a few times before it sleeps at all. */
 #define YIELDS 16
@@ -84,37 +85,39 @@ int fk_latch_read(int fd, struct fk_latch *latch, char *record)
     return 0;
 }
 
-static int format_header(char header[FK_LATCH_HEADER], const struct fk_latch *latch)
+/* All of it: spaces up to the last byte, which is a newline. */
+static void format_header(char header[FK_LATCH_HEADER], const struct fk_latch *latch)
 {
-    return snprintf(header, FK_LATCH_HEADER, header_format, latch->slots, (unsigned long long)latch->number,
-                    (unsigned long long)latch->living, latch->shared ? 1u : 0u, (unsigned long long)latch->admitted);
+    int length = snprintf(header, FK_LATCH_HEADER, header_format, latch->slots, (unsigned long long)latch->number,
+                          (unsigned long long)latch->living, latch->shared ? 1u : 0u,
+                          (unsigned long long)latch->admitted);
+    memset(header + length, ' ', FK_LATCH_HEADER - (size_t)length);
+    header[FK_LATCH_HEADER - 1] = '\n';
 }
 
 int fk_latch_write(int fd, const struct fk_latch *latch)
 {
     char header[FK_LATCH_HEADER];
-    int length = format_header(header, latch);
-    ssize_t written = pwrite(fd, header, (size_t)length, 0);
-    return written == length ? 0 : written < 0 ? -errno : -ENOSPC;
+    format_header(header, latch);
+    return fk_fd_write_at(fd, header, sizeof header, 0);
 }
 
-static int write_whole(int fd, const char *text, size_t length, off_t at)
+int fk_latch_write_both(int fd, const struct fk_latch *latch, const char *record, size_t length)
 {
-    ssize_t written = pwrite(fd, text, length, at);
-    return written == (ssize_t)length ? 0 : written < 0 ? -errno : -ENOSPC;
+    char both[FK_LATCH_HEADER + FK_RECORD_SIZE];
+    format_header(both, latch);
+    memcpy(both + FK_LATCH_HEADER, record, length);
+    return fk_fd_write_at(fd, both, FK_LATCH_HEADER + length, 0);
 }
 
 int fk_latch_init(int fd, unsigned slots)
 {
-    char header[FK_LATCH_HEADER], place[FK_RECORD_SIZE];
-    memset(header, ' ', sizeof header);
+    char place[FK_RECORD_SIZE];
     memset(place, ' ', sizeof place);
-    header[format_header(header, &(struct fk_latch){.slots = slots})] = ' ';
-    header[sizeof header - 1] = '\n';
     memcpy(place, "-\nend\n", 6);
     place[sizeof place - 1] = '\n';
-    int code = write_whole(fd, header, sizeof header, 0);
+    int code = fk_latch_write(fd, &(struct fk_latch){.slots = slots});
     for (unsigned slot = 0; code == 0 && slot < slots; slot++)
-        code = write_whole(fd, place, sizeof place, fk_latch_record_at(slot));
+        code = fk_fd_write_at(fd, place, sizeof place, fk_latch_record_at(slot));
     return code;
 }

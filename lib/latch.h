@@ -6,7 +6,8 @@
  *     slots=   how many; fixed for the life of the file
  *     number=  the last ticket number given out; numbers are never used twice
  *     living=  the number of the ticket that was the last in the queue when somebody looked; 0: the queue was empty
- *     admitted= the last ticket that was admitted: nobody with a smaller number waits, but for stopped ones that were passed
+ *     admitted= a ticket that was admitted, the last one or one not long before it: nobody with such a number or a smaller one
+ *              waits, but for stopped ones that were passed
  *     shared=  1: there may be files in holders/ of shared holders that died
  * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; and then who waits (queue.c). They stand in this
  * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite, before what it speaks of is done: a
@@ -37,6 +38,8 @@ void fk_latch_unlock(int fd);
 /* The header and, into record (FK_RECORD_SIZE bytes), the record of slot 0. -EBADMSG. */
 int fk_latch_read(int fd, struct fk_latch *latch, char *record);
 int fk_latch_write(int fd, const struct fk_latch *latch);
+/* The same and the record of slot 0, length bytes, in one call: they are neighbours. */
+int fk_latch_write_both(int fd, const struct fk_latch *latch, const char *record, size_t length);
 /* A new latch's content. */
 int fk_latch_init(int fd, unsigned slots);
 

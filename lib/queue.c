@@ -40,7 +40,7 @@ static const struct fk_watch nothing = {.fd = -1};
 
 /* ---- does it live ---- */
 
-enum fk_told fk_queue_told(const struct fk_watch *watch)
+static enum fk_told look_into(const struct fk_watch *watch)
 {
     int bytes = 0;
     struct pollfd poll_for = {.fd = watch->fd, .events = POLLIN};
@@ -52,6 +52,13 @@ enum fk_told fk_queue_told(const struct fk_watch *watch)
         return FK_TOLD_NOTHING;
     /* What happened between the two calls: bytes come before the hang-up. */
     return ioctl(watch->fd, FIONREAD, &bytes) == 0 && bytes == 1 ? FK_TOLD_ADMITTED : FK_TOLD_LEFT;
+}
+
+enum fk_told fk_queue_told(struct fk_watch *watch)
+{
+    if (watch->told == FK_TOLD_NOTHING)
+        watch->told = look_into(watch);
+    return watch->told;
 }
 
 int fk_queue_watch(const struct fk_row *row, uint64_t number, struct fk_watch *watch)
@@ -171,11 +178,13 @@ int fk_queue_last(struct fk_section *section, struct fk_watch *watch)
     return code < 0 ? code : 0;
 }
 
-int fk_queue_is_stopped(struct fk_row *row, uint64_t below)
+int fk_queue_is_stopped(struct fk_section *section, uint64_t below)
 {
+    struct fk_row *row = section->row;
     uint64_t *numbers;
     int count = list(row, below, &numbers), stopped = 1;
-    for (int i = 0; stopped == 1 && i < count; i++) {
+    /* Falling: what comes at and below the last admitted number doesn't wait. */
+    for (int i = 0; stopped == 1 && i < count && numbers[i] > section->latch.admitted; i++) {
         struct fk_watch watch = nothing;
         struct fk_record who;
         if (fk_queue_watch(row, numbers[i], &watch) == 1)
@@ -188,51 +197,57 @@ int fk_queue_is_stopped(struct fk_row *row, uint64_t below)
 
 /* ---- who is it ---- */
 
-/* "number pid start pidns timens pidfd", fixed width, in a place that ticket number + WAITERS uses again. */
-static const char waiter_format[] = "%020llu %010d %020llu %010llu %010llu %020llu\n";
-#define WAITER_SIZE 96
-#define WAITERS 1024u
-
 static off_t waiter_at(const struct fk_row *row, uint64_t number)
 {
-    return fk_latch_record_at(row->slots) + (off_t)(number % WAITERS) * WAITER_SIZE;
+    return fk_latch_record_at(row->slots) + (off_t)(number % FK_WAITERS) * FK_WAITER_SIZE;
 }
 
-static int write_waiter(const struct fk_row *row, uint64_t number)
+/* The place may be another living waiter's where more than FK_WAITERS numbers are out. */
+static bool has_place(const struct fk_latch *latch, uint64_t number)
 {
-    char text[2 * WAITER_SIZE];
-    const struct fk_owner *self;
-    int code = fk_owner_self(&self);
-    if (code < 0)
-        return code;
-    int length = snprintf(text, sizeof text, waiter_format, (unsigned long long)number, (int)self->pid,
-                          (unsigned long long)self->start_time, (unsigned long long)self->pid_ns,
-                          (unsigned long long)self->time_ns, (unsigned long long)self->pidfd_inode);
-    if (length != WAITER_SIZE)
-        return -EOVERFLOW;
-    ssize_t written = pwrite(row->latch, text, WAITER_SIZE, waiter_at(row, number));
-    return written == WAITER_SIZE ? 0 : written < 0 ? -errno : -ENOSPC;
+    return number - latch->admitted <= FK_WAITERS;
 }
 
-static int read_waiter(const struct fk_row *row, uint64_t number, struct fk_owner *owner)
+static int write_place(const struct fk_row *row, uint64_t number, const char *record, size_t length)
 {
-    char text[WAITER_SIZE + 1];
-    const struct fk_owner *self;
-    unsigned long long ticket, start_time, pid_ns, time_ns, pidfd_inode;
-    int pid, code = fk_owner_self(&self);
-    if (code < 0)
-        return code;
-    ssize_t length = pread(row->latch, text, WAITER_SIZE, waiter_at(row, number));
-    if (length != WAITER_SIZE || text[WAITER_SIZE - 1] != '\n')
+    char text[FK_WAITER_SIZE + 1];
+    int head = snprintf(text, sizeof text, "%020llu\n", (unsigned long long)number);
+    memcpy(text + head, record, length);
+    return fk_fd_write_at(row->latch, text, (size_t)head + length, waiter_at(row, number));
+}
+
+static int write_file(const struct fk_row *row, uint64_t number, const char *record, size_t length)
+{
+    struct ticket_path path = path_of(number, ".who");
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    return fd < 0 ? fd : fk_fd_write_at(fd, record, length, 0);
+}
+
+static int read_place(const struct fk_row *row, uint64_t number, struct fk_record *record)
+{
+    char text[FK_WAITER_SIZE];
+    char *end;
+    ssize_t length = pread(row->latch, text, sizeof text, waiter_at(row, number));
+    if (length < FK_WAITER_SIZE - FK_WAITER_RECORD || strtoull(text, &end, 10) != number || *end != '\n')
         return -ENOENT;
-    text[length] = '\0';
-    if (sscanf(text, "%llu %d %llu %llu %llu %llu", &ticket, &pid, &start_time, &pid_ns, &time_ns, &pidfd_inode) != 6 ||
-        ticket != number)
-        return -ENOENT;
-    *owner = (struct fk_owner){
-        .pid = pid, .start_time = start_time, .pid_ns = pid_ns, .time_ns = time_ns, .pidfd_inode = pidfd_inode};
-    memcpy(owner->boot_id, self->boot_id, sizeof owner->boot_id); /* no ticket lives longer */
-    return 0;
+    end++;
+    return fk_record_read(end, (size_t)(text + length - end), record);
+}
+
+static int read_file(const struct fk_row *row, uint64_t number, struct fk_record *record)
+{
+    char text[FK_RECORD_SIZE];
+    FK_CLOSE_FD int fd =
+        fk_fd_open(row->directory, path_of(number, ".who").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd < 0)
+        return fd;
+    ssize_t length = read(fd, text, sizeof text);
+    return length < 0 ? -errno : fk_record_read(text, (size_t)length, record);
+}
+
+int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
+{
+    return read_place(row, number, record) == 0 ? 0 : read_file(row, number, record);
 }
 
 /* ---- come and go ---- */
@@ -250,49 +265,53 @@ static int make_ticket(const struct fk_row *row, uint64_t number)
     return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : fk_fd_take(&fd);
 }
 
-int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket)
+int fk_queue_enter(struct fk_section *section, const char *record, size_t length, struct fk_ticket *ticket)
 {
     struct fk_row *row = section->row;
-    uint64_t number = section->latch.number + 1;
-    section->latch.number = section->latch.living = number;
-    int code = fk_latch_write(section->fd, &section->latch);
+    struct fk_latch *latch = &section->latch;
+    uint64_t number = latch->number + 1;
+    if (latch->living == 0)
+        latch->admitted = latch->number; /* of all those before nobody waits */
+    latch->number = latch->living = number;
+    bool in_place = has_place(latch, number);
+    int code = fk_latch_write(section->fd, latch);
     if (code == 0)
-        code = write_waiter(row, number);
+        code = in_place ? write_place(row, number, record, length) : write_file(row, number, record, length);
     int fd = code < 0 ? code : make_ticket(row, number);
     if (fd < 0) {
         unlink_ticket(row, number);
         return fk_fail_errno(fd, "can't queue for %s", row->text);
     }
-    *ticket = (struct fk_ticket){.fd = fd, .number = number};
+    *ticket = (struct fk_ticket){.fd = fd, .number = number, .has_who = !in_place};
     return 0;
 }
 
-static void tell(int fd, const char *bytes, size_t count)
-{
-    /* Can't fail: an empty FIFO that is open for reading by ourselves has room for two bytes. */
-    if (write(fd, bytes, count) < 0)
-        errno = 0;
-}
-
-void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
+void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket, bool keep)
 {
     struct fk_latch *latch = &section->latch;
+    bool is_last = latch->living == ticket->number, is_old = ticket->number - latch->admitted > FK_WAITERS / 4;
     latch->admitted = ticket->number;
-    if (latch->living == ticket->number)
+    if (is_last)
         latch->living = 0;
-    fk_latch_write(section->fd, latch); /* should it fail, the next one finds the ticket gone */
-    tell(ticket->fd, "a", 1);
+    section->dirty |= keep || is_last || is_old;
     ticket->admitted = true;
+}
+
+void fk_queue_tell(struct fk_ticket *ticket)
+{
+    if (ticket->fd < 0 || ticket->told)
+        return;
+    if (!ticket->admitted)
+        flock(ticket->fd, LOCK_UN);
+    fk_fd_tell(ticket->fd, ticket->admitted ? 1 : 2);
+    ticket->told = true;
 }
 
 void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket)
 {
     if (ticket->fd < 0)
         return;
-    if (!ticket->admitted) {
-        flock(ticket->fd, LOCK_UN);
-        tell(ticket->fd, "gg", 2);
-    }
+    fk_queue_tell(ticket);
     if (ticket->has_who)
         unlinkat(row->directory, path_of(ticket->number, ".who").text, 0);
     unlinkat(row->directory, path_of(ticket->number, "").text, 0);
@@ -308,17 +327,6 @@ static bool is_nameless(int fd)
 {
     struct stat status;
     return fstat(fd, &status) == 0 && status.st_nlink == 0;
-}
-
-void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char *text, size_t length)
-{
-    struct ticket_path path = path_of(ticket->number, ".who");
-    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
-    ticket->has_who = fd >= 0;
-    if (fd >= 0 && write(fd, text, length) < 0)
-        errno = 0; /* what isn't whole isn't read */
-    if (fd >= 0 && is_nameless(ticket->fd)) /* passed meanwhile: nobody else would look for it */
-        unlinkat(row->directory, path.text, 0);
 }
 
 bool fk_queue_is_passed(const struct fk_ticket *ticket)
@@ -355,26 +363,4 @@ int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
         (*numbers)[count - 1 - i] = swap;
     }
     return count;
-}
-
-static int read_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
-{
-    char text[FK_RECORD_SIZE];
-    FK_CLOSE_FD int fd =
-        fk_fd_open(row->directory, path_of(number, ".who").text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-    if (fd < 0)
-        return fd;
-    ssize_t length = read(fd, text, sizeof text);
-    return length < 0 ? -errno : fk_record_read(text, (size_t)length, record);
-}
-
-int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record)
-{
-    struct fk_record out = {.live = true};
-    if (read_who(row, number, record) == 0)
-        return 0;
-    int code = read_waiter(row, number, &out.owner);
-    if (code == 0)
-        *record = out;
-    return code;
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The queue of a row: tickets, which are FIFOs queue/NUMBER that their waiter keeps open (O_RDWR) and flocked. Numbers rise
- * and are never used twice. Who it is that waits stands in the latch's file, written before the ticket is made. The record
- * queue/NUMBER.who, for people, is written by those that have waited for a moment already: to make, fill and unlink a
- * file takes 15 us, a fifth of a queued acquisition. (Not /proc/locks: reading it stops all flocks of the machine for a while.)
+ * and are never used twice. The record of who it is that waits is written before the ticket is made, into a place in the latch's
+ * file that ticket number + FK_WAITERS uses again; or, while so many may wait, into a file queue/NUMBER.who: to make, fill
+ * and unlink one takes 15 us or, with a thousand in the directory, 100. (Not /proc/locks: reading it stops all flocks of the
+ * machine for a while.)
  *
  * States of a ticket, and who sees what through a read-only descriptor of it (a watch):
  *   waiting    flocked, no byte in it, no hang-up; made under the latch
- *   admitted   one byte: nobody is before its watcher. Said by the head of the queue when it has got its slots, under the latch
+ *   admitted   one byte: nobody is before its watcher. Said by the head of the queue once it has got its slots; where it has all
+ *              that the row has, not before it gives them back
  *   left       two bytes: it gave up, or must start over. Needs no latch
  *   dead       neither, and a hang-up: its waiter was killed
  *   passed     its name is gone, though its waiter lives: that one was stopped too long. It finds out by st_nlink
@@ -23,19 +25,24 @@
 
 #include "row.h"
 
+#define FK_WAITERS 1024u
+#define FK_WAITER_SIZE 512 /* of a place: the number, a newline and a record */
+#define FK_WAITER_RECORD (FK_WAITER_SIZE - 21)
+
 struct fk_ticket {
     int fd; /* -1: none */
-    bool admitted, has_who;
+    bool admitted, told, has_who;
     uint64_t number;
 };
+
+enum fk_told { FK_TOLD_NOTHING, FK_TOLD_ADMITTED, FK_TOLD_LEFT };
 
 struct fk_watch {
     int fd; /* -1: none */
     uint64_t number;
-    unsigned stopped; /* at how many looks in a row its owner was */
+    enum fk_told told; /* what was seen; it is told once */
+    unsigned stopped;  /* at how many looks in a row its owner was */
 };
-
-enum fk_told { FK_TOLD_NOTHING, FK_TOLD_ADMITTED, FK_TOLD_LEFT };
 
 /* Under the latch: */
 
@@ -43,27 +50,29 @@ enum fk_told { FK_TOLD_NOTHING, FK_TOLD_ADMITTED, FK_TOLD_LEFT };
 int fk_queue_last(struct fk_section *section, struct fk_watch *watch);
 /* The nearest living one below number. */
 int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch);
-/* A new ticket at the end. Writes the latch. */
-int fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket);
-/* The head has its slots. Its ticket's name goes with fk_queue_leave(), after the section. */
-void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket);
+/* A new ticket at the end, for the owner who wrote that record (at most FK_WAITER_RECORD bytes). Writes the latch. */
+int fk_queue_enter(struct fk_section *section, const char *record, size_t length, struct fk_ticket *ticket);
+/* The head has its slots. keep: and keeps the ticket; then the latch must say so, else it is only brought up to date now and then.
+ * Who is behind it is told by fk_queue_leave(), after the section: one that is woken earlier would find the latch taken. */
+void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket, bool keep);
 /* Unlinks the watched one: its owner was stopped too long, or is dead while a copy keeps it open. */
 void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch);
 /* Unlinks all that don't wait any more. Best effort. */
 void fk_queue_sweep(struct fk_row *row);
 /* Are all that wait with a number below `below` stopped? */
-int fk_queue_is_stopped(struct fk_row *row, uint64_t below);
+int fk_queue_is_stopped(struct fk_section *section, uint64_t below);
 
 /* Without the latch: */
 
 /* Opens a watch of ticket number if that lives: 1; 0: it doesn't. It lives when it can't be flocked and the primed watch shows
  * nothing: the flock alone might be that of another who tests, or of a process which was killed while it tested. */
 int fk_queue_watch(const struct fk_row *row, uint64_t number, struct fk_watch *watch);
-/* The record text (length bytes) of the ticket's owner. Best effort: nothing is decided by it that the kernel can't tell. */
-void fk_queue_write_who(struct fk_row *row, struct fk_ticket *ticket, const char *text, size_t length);
+/* Whoever watches the ticket is told first, before what takes time. */
 void fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket);
+/* The first half of it, for one that has something else to do in between; told once. */
+void fk_queue_tell(struct fk_ticket *ticket);
 bool fk_queue_is_passed(const struct fk_ticket *ticket);
-enum fk_told fk_queue_told(const struct fk_watch *watch);
+enum fk_told fk_queue_told(struct fk_watch *watch);
 /* Looks at the owner of the watched ticket. True: it is in nobody's way any more (stopped at two looks in a row, dead, or
  * passed). */
 bool fk_queue_look(struct fk_row *row, struct fk_watch *watch);
@@ -71,7 +80,7 @@ void fk_queue_unwatch(struct fk_watch *watch);
 
 /* For messages: the numbers in the queue below `below`, rising; *numbers is the caller's to free. How many. */
 int fk_queue_list(const struct fk_row *row, uint64_t below, uint64_t **numbers);
-/* Of one without a record, only the owner. */
+/* -ENOENT, -EBADMSG: not known. */
 int fk_queue_who(const struct fk_row *row, uint64_t number, struct fk_record *record);
 
 #endif

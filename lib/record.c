@@ -10,6 +10,7 @@
 
 #define LABEL_ROOM 200 /* of the text, escapes counted */
 #define COMMAND_ROOM 440
+#define END "end\n"
 
 /* A place in a text that must not overflow; what doesn't fit is left out. */
 struct cursor {
@@ -57,7 +58,7 @@ static void put_escaped(struct cursor *cursor, const char *key, const char *valu
     put_text(cursor, "\n");
 }
 
-int fk_record_write(char *text, const char *id, bool shared, const char *label, const char *command)
+int fk_record_write(char *text, size_t size, const char *id, bool shared, const char *label, const char *command)
 {
     const struct fk_owner *self;
     int code = fk_owner_self(&self);
@@ -65,7 +66,7 @@ int fk_record_write(char *text, const char *id, bool shared, const char *label, 
         return code;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    struct cursor cursor = {text, text + FK_RECORD_SIZE};
+    struct cursor cursor = {text, text + size - sizeof END};
     put_text(&cursor, (char[]){FK_LIVE, '\n', '\0'});
     put_text(&cursor, "id=");
     put_text(&cursor, id);
@@ -80,9 +81,10 @@ int fk_record_write(char *text, const char *id, bool shared, const char *label, 
     if (shared)
         put_text(&cursor, "shared=1\n");
     if (label)
-        put_escaped(&cursor, "label=", label, LABEL_ROOM);
+        put_escaped(&cursor, "label=", label, LABEL_ROOM * size / FK_RECORD_SIZE);
     put_escaped(&cursor, "command=", command ? command : fk_owner_command(), COMMAND_ROOM);
-    put_text(&cursor, "end\n");
+    cursor.end = text + size;
+    put_text(&cursor, END);
     return (int)(cursor.at - text);
 }
 
@@ -142,10 +144,15 @@ static void read_line(struct fk_record *record, const char *key, size_t key_leng
 #undef IS
 }
 
+static bool is_mark(char byte)
+{
+    return byte == FK_LIVE || byte == FK_ENDED || byte == FK_LEAVING;
+}
+
 int fk_record_read(const char *text, size_t length, struct fk_record *record)
 {
     struct fk_record out = {0};
-    if (length < 2 || (text[0] != FK_LIVE && text[0] != FK_ENDED) || text[1] != '\n')
+    if (length < 2 || !is_mark(text[0]) || text[1] != '\n')
         return -EBADMSG;
     out.live = text[0] == FK_LIVE;
     const char *end = text + length;

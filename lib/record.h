@@ -6,9 +6,11 @@
  * Unknown keys are passed over, so that later releases can add some.
  *
  * States of a place for a record, by its mark:
- *   FK_ENDED  nobody, or somebody who has released; so is a place that was never used
- *   FK_LIVE   its writer holds; or died holding, when the kernel says that the slot is free ("abandoned")
- * Written by the holder, under the row's latch, in one pwrite; its mark is set to FK_ENDED by the same holder, without the
+ *   FK_ENDED    nobody, or somebody who has released; so is a place that was never used
+ *   FK_LEAVING  the same, but that one, or one not long before it, may have been killed before it took its ticket out of the
+ *               queue: the next holder that finds nobody queueing looks for dead ones
+ *   FK_LIVE     its writer holds; or died holding, when the kernel says that the slot is free ("abandoned")
+ * Written by the holder, under the row's latch, in one pwrite; its mark is changed by the same holder, without the
  * latch, before it unlocks. A crash in between leaves FK_LIVE, which is what it is for. */
 #ifndef FK_RECORD_H
 #define FK_RECORD_H
@@ -21,8 +23,10 @@
 #include "owner.h"
 
 #define FK_RECORD_SIZE 1024 /* of any record and of its place on disk */
+#define FK_RECORD_LEAST 384
 #define FK_LIVE '+'
 #define FK_ENDED '-'
+#define FK_LEAVING '~'
 
 struct fk_record {
     bool live;
@@ -33,9 +37,9 @@ struct fk_record {
     char label[192], command[512]; /* cut to what fits */
 };
 
-/* The text of a live record of this process, into FK_RECORD_SIZE bytes; its length, or a negative errno. NULL: none; of
- * command: this process's. */
-int fk_record_write(char *text, const char *id, bool shared, const char *label, const char *command);
+/* The text of a live record of this process, into size bytes (FK_RECORD_LEAST or more; label and command are cut to what fits);
+ * its length, or a negative errno. NULL: none; of command: this process's. */
+int fk_record_write(char *text, size_t size, const char *id, bool shared, const char *label, const char *command);
 /* -EBADMSG: not a whole record. */
 int fk_record_read(const char *text, size_t length, struct fk_record *record);
 /* The same as the public interface shows it; points into record. */

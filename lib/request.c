@@ -24,7 +24,6 @@
 #include "slot.h"
 
 #define LOOK_EVERY FK_SECOND
-#define WHO_AFTER (100 * FK_MS) /* of queueing: a shorter wait isn't worth a record that people could read */
 #define LATCH_PATIENCE (10 * FK_MS) /* of one step; should its holder be stopped, we come back */
 
 enum place { NEWCOMER, QUEUED, HEAD };
@@ -44,10 +43,9 @@ struct flk_request {
     enum place place;
     struct fk_ticket ticket;
     struct fk_watch watch;
-    int slot_watch; /* of the row's own, for one that wants a row of one for itself; -1: none */
-    struct pollfd *busy; /* as head: slots that aren't free */
+    struct pollfd *busy; /* as head: slots that aren't free; before that: all */
     unsigned n_busy;
-    int64_t next_look, next_message, write_who_at;
+    int64_t next_look, next_message;
     bool latch_was_taken;
     /* for flk_request_fd() */
     int epoll, timer;
@@ -126,6 +124,7 @@ static int copy_wants(struct flk_request *request, const struct flk_want *wants,
         names = stpcpy(names, wants[i].name) + 1;
         part->wanted = wants[i].count ? wants[i].count : 1;
         part->slots_wanted = wants[i].slots;
+        part->ticket.fd = -1;
         part->shared = wants[i].flags & FLK_SHARED;
     }
     request->n_parts = n_wants;
@@ -156,7 +155,6 @@ static void set_times(struct flk_request *request, int64_t timeout_ms)
     if (timeout_ms == 0)
         request->deadline = request->started;
     request->next_look = request->started + LOOK_EVERY;
-    request->write_who_at = FK_NEVER;
     request->next_message = request->waiting ? request->started + FK_SECOND : FK_NEVER;
 }
 
@@ -252,7 +250,6 @@ static void leave_queue(struct flk_request *request)
     free(request->busy);
     request->busy = NULL;
     request->n_busy = 0;
-    request->write_who_at = FK_NEVER;
     request->place = NEWCOMER;
 }
 
@@ -271,7 +268,13 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
 {
     char text[FK_RECORD_SIZE];
     part->count = (unsigned)want_count(part);
-    int length = fk_record_write(text, request->id, part->shared, request->label, request->command);
+    part->queued = request->ticket.fd >= 0;
+    bool has_all = part->count == part->row->slots && !part->shared;
+    if (request->place == HEAD && request->ticket.fd >= 0) {
+        part->followed = section->latch.living != request->ticket.number;
+        fk_queue_admit(section, &request->ticket, has_all);
+    }
+    int length = fk_record_write(text, sizeof text, request->id, part->shared, request->label, request->command);
     int code = length < 0 ? length : fk_part_begin(section, part, request->id, text, (size_t)length);
     if (code < 0) {
         for (unsigned i = 0; i < part->count; i++)
@@ -279,10 +282,12 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
         part->count = 0;
         return code;
     }
-    if (request->ticket.fd >= 0 && request->place != HEAD)
+    if (request->place != HEAD) {
         fk_queue_leave(part->row, &request->ticket); /* past stopped ones, which are still before those behind us */
-    else if (request->ticket.fd >= 0)
-        fk_queue_admit(section, &request->ticket);
+    } else if (has_all) {
+        part->ticket = request->ticket;
+        request->ticket.fd = -1;
+    }
     return 0;
 }
 
@@ -317,7 +322,7 @@ static int step_head(struct flk_request *request, struct fk_section *section, st
 static int take_past_stopped(struct flk_request *request, struct fk_section *section, struct fk_part *part,
                              uint64_t below)
 {
-    int stopped = fk_queue_is_stopped(part->row, below);
+    int stopped = fk_queue_is_stopped(section, below);
     if (stopped < 0)
         return stopped;
     return stopped ? take(request, section, part, true, false) : -EAGAIN;
@@ -333,10 +338,24 @@ static int try_last(struct flk_request *request, struct fk_section *section, str
     bool empty = request->watch.fd < 0;
     fk_queue_unwatch(&request->watch);
     code = empty ? take(request, section, part, true, false) : take_past_stopped(request, section, part, UINT64_MAX);
-    if (section->latch.living != living)
-        fk_latch_write(section->fd,
-                       &section->latch); /* dead tickets were found; should it fail, they are found again */
+    section->dirty |= section->latch.living != living; /* dead tickets were found */
     return code;
+}
+
+static int enter_queue(struct flk_request *request, struct fk_section *section, const struct fk_part *part)
+{
+    char text[FK_WAITER_RECORD];
+    int length = fk_record_write(text, sizeof text, request->id, part->shared, request->label, request->command);
+    return length < 0 ? length : fk_queue_enter(section, text, (size_t)length, &request->ticket);
+}
+
+/* For sleeps_as_head(). Best effort. */
+static void watch_slots(struct flk_request *request, struct fk_row *row)
+{
+    request->n_busy = 0;
+    request->busy = malloc(row->slots * sizeof *request->busy);
+    if (request->busy && fk_slots_watch(row, request->busy))
+        request->n_busy = row->slots;
 }
 
 /* Whether the last in the queue still lives isn't asked here: settle() does, without the latch. */
@@ -348,13 +367,13 @@ static int step_newcomer(struct flk_request *request, struct fk_section *section
     int code = before ? -EAGAIN : take(request, section, part, false, false);
     if (code != -EAGAIN)
         return code;
-    code = fk_queue_enter(section, &request->ticket);
+    code = enter_queue(request, section, part);
     if (code < 0)
         return code;
     request->place = QUEUED;
     request->watch.number = before;
-    request->slot_watch = before && part->row->slots == 1 && !part->shared ? fk_slots_watch(part->row) : -1;
-    request->write_who_at = fk_now() + WHO_AFTER;
+    if (before && part->row->slots > 1)
+        watch_slots(request, part->row);
     return before ? -EAGAIN : step_head(request, section, part, true);
 }
 
@@ -430,21 +449,15 @@ static bool is_quiet(struct flk_request *request, struct fk_part *part, bool due
     return in_the_way;
 }
 
-/* Admitted by the one before us, who has the row's only slot now: that needs no section to be found out, which is ten system
- * calls, when there is a watch of it. False: go and see. */
-static bool heads_busy_row(struct flk_request *request)
+/* Admitted to a row of several: whether a slot is free, the sleep itself tells at once, and a section would be ten system calls.
+ * False: go and see. */
+static bool sleeps_as_head(struct flk_request *request)
 {
-    if (request->slot_watch < 0)
+    if (request->n_busy == 0)
         return false;
-    if (!request->busy)
-        request->busy = malloc(sizeof *request->busy);
-    if (!request->busy)
-        return false;
-    request->busy[0] = (struct pollfd){.fd = request->slot_watch, .events = POLLIN};
-    request->n_busy = 1;
     request->place = HEAD;
     fk_queue_unwatch(&request->watch);
-    return poll(request->busy, 1, 0) == 0;
+    return true;
 }
 
 /* Whether one in the queue goes on sleeping, as far as can be told without the latch. */
@@ -455,7 +468,7 @@ static bool sleeps_on(struct flk_request *request, struct fk_part *part, bool du
     enum fk_told told = fk_queue_told(&request->watch);
     if (told == FK_TOLD_NOTHING)
         return is_quiet(request, part, due);
-    return told == FK_TOLD_ADMITTED && !due && heads_busy_row(request);
+    return told == FK_TOLD_ADMITTED && !due && sleeps_as_head(request);
 }
 
 /* After a section that left us waiting, what needs no latch. 1: the one before us has gone already, so again; 0; or an error. */
@@ -496,16 +509,6 @@ static int step_part(struct flk_request *request, struct fk_part *part, int64_t 
         if (again <= 0)
             return again < 0 ? again : code;
     }
-}
-
-/* What fails is tried once only: it is for people. */
-static void write_who(struct flk_request *request, const struct fk_part *part)
-{
-    char text[FK_RECORD_SIZE];
-    int length = fk_record_write(text, request->id, part->shared, request->label, request->command);
-    if (length > 0 && part->row && request->ticket.fd >= 0)
-        fk_queue_write_who(part->row, &request->ticket, text, (size_t)length);
-    request->write_who_at = FK_NEVER;
 }
 
 static void send_message(struct flk_request *request, struct fk_part *part, int64_t now)
@@ -611,8 +614,6 @@ static int step_parts(struct flk_request *request, int64_t *now)
         int code = step_part(request, part, *now);
         if (code == -EAGAIN && *now >= request->deadline)
             code = too_late(request, part);
-        if (code == -EAGAIN && *now >= request->write_who_at)
-            write_who(request, part);
         if (code == -EAGAIN && *now >= request->next_message)
             send_message(request, part, *now);
         if (*now >= request->next_look)
@@ -672,15 +673,15 @@ static size_t list_events(const struct flk_request *request, struct pollfd *poll
         polls[n++] = (struct pollfd){.fd = request->cancel_fd, .events = POLLIN};
     if (request->watch.fd >= 0)
         polls[n++] = (struct pollfd){.fd = request->watch.fd, .events = POLLIN};
-    if (request->n_busy > 0)
-        memcpy(polls + n, request->busy, request->n_busy * sizeof *polls);
-    return n + request->n_busy;
+    size_t n_slots = request->place == HEAD ? request->n_busy : 0;
+    if (n_slots > 0)
+        memcpy(polls + n, request->busy, n_slots * sizeof *polls);
+    return n + n_slots;
 }
 
 static int64_t wake_at(const struct flk_request *request)
 {
-    int64_t at =
-        earlier(earlier(request->deadline, request->next_look), earlier(request->next_message, request->write_who_at));
+    int64_t at = earlier(earlier(request->deadline, request->next_look), request->next_message);
     return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
 }
 
@@ -693,7 +694,10 @@ static int sleep_until_event(struct flk_request *request)
     int64_t left = wake_at(request) - fk_now();
     left = left < 0 ? 0 : left;
     struct timespec timeout = {.tv_sec = left / FK_SECOND, .tv_nsec = left % FK_SECOND};
-    int code = ppoll(polls, n, &timeout, NULL) < 0 && errno != EINTR ? fk_fail_errno(-errno, "can't wait") : 0;
+    int ready = ppoll(polls, n, &timeout, NULL);
+    int code = ready < 0 && errno != EINTR ? fk_fail_errno(-errno, "can't wait") : 0;
+    if (ready > 0 && request->place == HEAD && request->n_busy > 0)
+        memcpy(request->busy, polls + n - request->n_busy, request->n_busy * sizeof *polls); /* what they showed */
     if (polls != few)
         free(polls);
     return code;

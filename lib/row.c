@@ -457,6 +457,7 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
     atomic_load_explicit(&row->sections, memory_order_acquire);
     section->row = row;
     section->fd = fd;
+    section->dirty = false;
     if (!fk_row_is_current(row))
         code = -ESTALE;
     else if (fk_latch_read(fd, &section->latch, section->record) < 0)
@@ -468,6 +469,8 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
 
 void fk_row_leave(struct fk_section *section)
 {
+    if (section->dirty)
+        fk_latch_write(section->fd, &section->latch); /* should it fail, the next one finds out the same again */
     atomic_fetch_add_explicit(&section->row->sections, 1, memory_order_release);
     fk_latch_unlock(section->fd);
     return_latch(section->row, section->fd);

@@ -68,6 +68,7 @@ struct fk_section {
     struct fk_row *row;
     int fd; /* of the latch, ours meanwhile */
     struct fk_latch latch;
+    bool dirty;                  /* latch is to be written before the section ends, best effort */
     char record[FK_RECORD_SIZE]; /* of slot 0 */
 };
 /* -ESTALE: the row isn't the one at its path any more. -EAGAIN: the latch wasn't to be had until then. */

@@ -122,9 +122,13 @@ static int watch_of(const struct fk_row *row, unsigned slot)
     return row->watches ? row->watches[slot] : -1;
 }
 
-int fk_slots_watch(struct fk_row *row)
+bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
 {
-    return open_watches(row) < 0 ? -1 : watch_of(row, 0);
+    if (open_watches(row) < 0 || row->n_watches < row->slots)
+        return false;
+    for (unsigned slot = 0; slot < row->slots; slot++)
+        polls[slot] = (struct pollfd){.fd = row->watches[slot], .events = POLLIN};
+    return true;
 }
 
 /* Keeps (a) of the header. */
@@ -177,12 +181,16 @@ static int is_free(struct fk_row *row, unsigned slot, int mode)
     return 1;
 }
 
+void fk_slot_unlock(int fd)
+{
+    flock(fd, LOCK_UN);
+    /* EAGAIN: so many bytes are in it already that nobody can miss the news. */
+    fk_fd_tell(fd, 1);
+}
+
 void fk_slot_drop(int *fd)
 {
-    flock(*fd, LOCK_UN);
-    /* EAGAIN: so many bytes are in it already that nobody can miss the news. */
-    if (write(*fd, "", 1) < 0 && errno != EAGAIN)
-        errno = 0;
+    fk_slot_unlock(*fd);
     fk_fd_close(fd);
 }
 
@@ -273,7 +281,7 @@ static int take_several(struct fk_section *section, unsigned count, int mode, bo
     if (code == 0)
         code = look(row, sweep, polls, hints);
     if (code == 0)
-        code = count_free(row, mode, hints);
+        code = count == 1 ? 1 : count_free(row, mode, hints); /* one is had or isn't: that settles it too */
     if (code < 0)
         return code;
     unsigned got = 0;
@@ -290,6 +298,22 @@ static int take_several(struct fk_section *section, unsigned count, int mode, bo
         if (hints[slot] == FREE_NO_BYTE)
             put_byte_back(row, slot);
     return enough ? 0 : -EAGAIN;
+}
+
+/* What the sleep has shown, without asking again: 0, -EAGAIN or an error. */
+static int take_shown(struct fk_row *row, int mode, const struct pollfd *shown, unsigned n, unsigned *slot, int *fd)
+{
+    for (unsigned i = 0, at = 0; i < n && at < row->slots; at++) {
+        if (shown[i].fd != watch_of(row, at))
+            continue;
+        if (shown[i++].revents == 0)
+            continue;
+        *slot = at;
+        *fd = take_one(row, at, mode);
+        if (*fd != -EAGAIN)
+            return *fd < 0 ? *fd : 0;
+    }
+    return -EAGAIN;
 }
 
 /* Sleeping on what is known to be free would not be sleeping. */
@@ -310,11 +334,14 @@ int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool swe
         slots[0] = 0;
         return take_single(section, mode, fds, busy, n_busy);
     }
+    int code = count == 1 && busy && !sweep ? take_shown(section->row, mode, busy, *n_busy, slots, fds) : -EAGAIN;
+    if (code != -EAGAIN)
+        return code;
     struct pollfd *polls = malloc(n * (sizeof *polls + 1));
     if (!polls)
         return fk_fail(-ENOMEM, "out of memory");
     unsigned char *hints = (unsigned char *)(polls + n);
-    int code = take_several(section, count, mode, sweep, slots, fds, polls, hints);
+    code = take_several(section, count, mode, sweep, slots, fds, polls, hints);
     if (code == -EAGAIN && busy)
         *n_busy = keep_busy(polls, hints, n, busy);
     free(polls);

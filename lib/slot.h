@@ -25,14 +25,18 @@
 
 /* Takes count slots, the lowest that are free, in one step or not at all; under the latch. mode: LOCK_EX or LOCK_SH. sweep:
  * flock every slot, whatever the watches say. slots and fds have room for count. -EAGAIN: fewer are free; those that aren't
- * are in *busy (a row's worth of room; may be NULL), to be slept on: *n_busy. */
+ * are in *busy (a row's worth of room; may be NULL), to be slept on: *n_busy. What was slept on before may stand there, with
+ * what poll(2) said of it: it is tried first. */
 int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
                   struct pollfd *busy, unsigned *n_busy);
 
-/* The watch of a row of one, opened if need be; -1: it can't be had. Under the latch; the row keeps it. */
-int fk_slots_watch(struct fk_row *row);
+/* The watches of all slots, opened if need be, into polls (a row's worth of room). False: they can't all be had. Under the
+ * latch; the row keeps them, so they can be polled without it. */
+bool fk_slots_watch(struct fk_row *row, struct pollfd *polls);
 
-/* Unlocks for everybody who has a copy, says so, and closes. */
+/* Unlocks for everybody who has a copy, and says so. */
+void fk_slot_unlock(int fd);
+/* And closes. */
 void fk_slot_drop(int *fd);
 
 #endif

@@ -353,9 +353,9 @@ int __wrap_fk_row_exchange(struct fk_row *row, unsigned slots)
 
 /* ---- the queue ---- */
 
-int __wrap_fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket)
+int __wrap_fk_queue_enter(struct fk_section *section, const char *record, size_t length, struct fk_ticket *ticket)
 {
-    int code = __real_fk_queue_enter(section, ticket);
+    int code = __real_fk_queue_enter(section, record, length, ticket);
     unsigned name = name_of(section->row);
     if (code < 0 || !me || name == ROWS)
         return code;
@@ -368,16 +368,17 @@ int __wrap_fk_queue_enter(struct fk_section *section, struct fk_ticket *ticket)
     return code;
 }
 
-void __wrap_fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
+void __wrap_fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket, bool keep)
 {
-    __real_fk_queue_admit(section, ticket);
+    __real_fk_queue_admit(section, ticket, keep);
     if (me && me->state != NO_TICKET)
         ticket_gone(me);
 }
 
 void __wrap_fk_queue_leave(struct fk_row *row, struct fk_ticket *ticket)
 {
-    bool has_one = ticket->fd >= 0 && me && me->state != NO_TICKET;
+    /* Not one that was kept during a hold: that was gone when its owner was admitted. */
+    bool has_one = ticket->fd >= 0 && me && me->state != NO_TICKET && !ticket->admitted;
     if (has_one)
         me->state = LEAVING;
     __real_fk_queue_leave(row, ticket);
@@ -414,11 +415,12 @@ static unsigned count_waiting(const struct fk_row *row, uint64_t below, bool *al
     return count;
 }
 
-int __wrap_fk_queue_is_stopped(struct fk_row *row, uint64_t below)
+int __wrap_fk_queue_is_stopped(struct fk_section *section, uint64_t below)
 {
+    const struct fk_row *row = section->row;
     bool all_frozen = true;
     unsigned before = me ? count_waiting(row, below, &all_frozen) : 1;
-    int stopped = __real_fk_queue_is_stopped(row, below);
+    int stopped = __real_fk_queue_is_stopped(section, below);
     if (stopped || !me || name_of(row) == ROWS)
         return stopped;
     refused = true;

@@ -31,7 +31,9 @@ static struct fk_ticket queue_up(void)
 {
     struct fk_ticket ticket = {.fd = -1};
     enter();
-    if (fk_queue_enter(&section, &ticket) < 0)
+    char text[FK_WAITER_RECORD];
+    int length = fk_record_write(text, sizeof text, "aid", false, NULL, NULL);
+    if (fk_queue_enter(&section, text, (size_t)length, &ticket) < 0)
         bail_out("%s", flk_error_detail());
     leave();
     return ticket;
@@ -83,9 +85,11 @@ static void order(void)
     watch = before(c.number);
     is_int((long long)watch.number, (long long)a.number, "then the one before that is the nearest");
     enter();
-    fk_queue_admit(&section, &a);
+    fk_queue_admit(&section, &a, false);
     leave();
-    ok(wakes(&watch), "who is admitted wakes its watcher");
+    ok(!wakes(&watch), "who is admitted wakes nobody yet");
+    fk_queue_tell(&a);
+    ok(wakes(&watch), "but when it tells so");
     is_int(fk_queue_told(&watch), FK_TOLD_ADMITTED, "and tells that nobody is before it");
     fk_queue_leave(row, &a);
     is_int(fk_queue_told(&watch), FK_TOLD_ADMITTED, "still when it has gone");
@@ -169,13 +173,13 @@ static void stopped(void)
     struct locker waiter = start_waiter();
     struct fk_watch watch = last();
     enter();
-    is_int(fk_queue_is_stopped(row, UINT64_MAX), 0, "who waits isn't stopped");
+    is_int(fk_queue_is_stopped(&section, UINT64_MAX), 0, "who waits isn't stopped");
     leave();
     ok(!fk_queue_look(row, &watch) && !fk_queue_look(row, &watch),
        "a waiter that goes on is in the way, look after look");
     test_stop(waiter.pid);
     enter();
-    is_int(fk_queue_is_stopped(row, UINT64_MAX), 1, "all that wait are stopped");
+    is_int(fk_queue_is_stopped(&section, UINT64_MAX), 1, "all that wait are stopped");
     leave();
     ok(!fk_queue_look(row, &watch), "stopped at one look, it still is in the way");
     ok(fk_queue_look(row, &watch), "at two in a row it isn't");
