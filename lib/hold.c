@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "hold.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -16,61 +14,13 @@
 #include "queue.h"
 #include "registry.h"
 #include "root.h"
+#include "shared.h"
 #include "slot.h"
 
 /* Scripts use `exec 3>` to `exec 9>` and more; nobody uses numbers like these by hand. */
 #define LOWEST_INHERITED 200
 
 /* ---- records on disk ---- */
-
-struct shared_path {
-    char text[16 + FLK_ID_SIZE];
-};
-
-static struct shared_path shared_path(const char *id)
-{
-    struct shared_path path;
-    snprintf(path.text, sizeof path.text, "holders/%s", id);
-    return path;
-}
-
-static int write_shared(const struct fk_row *row, const char *id, const char *text, size_t length)
-{
-    FK_CLOSE_FD int fd =
-        fk_fd_open(row->directory, shared_path(id).text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 | S_ISVTX);
-    return fd < 0 ? fd : fk_fd_write_at(fd, text, length, 0);
-}
-
-static int begin_shared(struct fk_section *section, const char *id, const char *text, size_t length)
-{
-    int code = 0;
-    if (!section->latch.shared) {
-        section->latch.shared = true;
-        code = fk_latch_write(section->fd, &section->latch);
-    }
-    if (code == 0)
-        code = write_shared(section->row, id, text, length);
-    return code;
-}
-
-/* Records of shared holders that died: an exclusive holder is alone. Were there any? */
-static bool sweep_shared(struct fk_section *section)
-{
-    bool found = false;
-    int fd = fk_fd_open(section->row->directory, "holders", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    if (!directory) {
-        fk_fd_close(&fd);
-        return false;
-    }
-    for (struct dirent *entry; (entry = readdir(directory));)
-        if (entry->d_name[0] != '.')
-            found |= unlinkat(fd, entry->d_name, 0) == 0;
-    fk_fd_close_directory(directory);
-    section->latch.shared = false;
-    section->dirty = true;
-    return found;
-}
 
 /* Notes the first predecessor that died holding. */
 static int note_predecessor(struct fk_part *part, unsigned slot, const char *record, size_t length)
@@ -110,33 +60,13 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
     return fk_fd_write_at(section->fd, text, length, fk_latch_record_at(slot));
 }
 
-int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length)
-{
-    int code = 0;
-    bool died = section->latch.shared && !part->shared && sweep_shared(section);
-    if (part->shared)
-        code = begin_shared(section, id, text, length);
-    for (unsigned i = 0; !part->shared && code == 0 && i < part->count; i++)
-        code = begin_exclusive(section, part, part->slots[i], text, length);
-    if (code < 0)
-        return fk_fail_errno(code, "can't write down who holds %s", part->name);
-    /* One that was admitted and killed before it unlinked its ticket: nobody else has a reason to look for that. Who queued
-     * leaves it to the next one: the one before it is most likely at it just now. */
-    if (died || part->predecessor || (part->left_over && !part->queued)) {
-        fk_queue_sweep(section->row);
-        part->left_over = false;
-    }
-    fk_registry_count(part->row, part->shared, 1);
-    return 0;
-}
-
 /* Failures are nobody's to mend here: a record that stays live only says "abandoned" to the next one. */
 static void end_records(struct fk_part *part, const char *id, bool keep)
 {
     char mark = part->ticket.fd >= 0 || part->left_over ? FK_LEAVING : FK_ENDED;
     ssize_t ignored = 0;
     if (part->shared)
-        unlinkat(part->row->directory, shared_path(id).text, 0);
+        fk_shared_end(part->row, id, part->place);
     for (unsigned i = 0; !part->shared && i < part->count; i++) {
         off_t at = fk_latch_record_at(part->slots[i]);
         if (keep && part->predecessor && part->slots[i] == part->predecessor_slot)
@@ -145,6 +75,38 @@ static void end_records(struct fk_part *part, const char *id, bool keep)
             ignored = pwrite(part->row->latch, &mark, 1, at);
     }
     (void)ignored;
+}
+
+/* One that fails takes back what it has written, and nothing else: what stands in the other places is still to be read. */
+static int write_records(struct fk_section *section, struct fk_part *part, const char *id, const char *text,
+                         size_t length)
+{
+    unsigned all = part->count;
+    int code = 0;
+    if (part->shared)
+        return fk_shared_begin(section, id, text, length, &part->place);
+    for (unsigned i = 0; code == 0 && i < all; i++) {
+        part->count = i;
+        code = begin_exclusive(section, part, part->slots[i], text, length);
+    }
+    if (code < 0)
+        end_records(part, id, true);
+    part->count = all;
+    return code;
+}
+
+int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length)
+{
+    bool died = section->latch.shared && !part->shared && fk_shared_sweep(section);
+    int code = write_records(section, part, id, text, length);
+    if (code < 0)
+        return fk_fail_errno(code, "can't write down who holds %s", part->name);
+    /* One that was admitted and killed before it unlinked its ticket: nobody else has a reason to look for that. Who queued
+     * leaves it to the next one: the one before it is most likely at it just now. */
+    if (died || part->predecessor || (part->left_over && !part->number))
+        part->left_over = fk_queue_sweep(section, part->number);
+    fk_registry_count(part->row, part->shared, 1);
+    return 0;
 }
 
 static void free_part(struct fk_part *part)

@@ -8,9 +8,7 @@
  * Who queued and has all slots of a row for itself keeps its ticket all the while, and leaves the queue when it gives them
  * back: so the next one sleeps through the hold and is woken once.
  *   (died)     the kernel unlocks; the record stays live, which is how the next exclusive holder knows
- * A shared holder's record is the file holders/ID, unlinked at the end; what dead ones left is deleted by the next exclusive
- * holder, who is told by the latch's `shared` that there may be some. The death of a shared holder is no abandonment: it
- * changed nothing.
+ * Shared holders' records are shared.h's. The death of a shared holder is no abandonment: it changed nothing.
  *
  * In a forked child (another generation) a hold is memory only, except that an inherited one has the child's own copies of
  * the descriptors, which are closed. */
@@ -25,6 +23,7 @@ struct fk_part {
     const char *name;
     unsigned wanted, slots_wanted; /* as in struct flk_want */
     bool shared;
+    int place; /* of a shared holder's record */
     struct fk_row *row; /* NULL: not yet open */
     unsigned count;     /* slots taken; 0: none */
     unsigned *slots;
@@ -32,7 +31,7 @@ struct fk_part {
     unsigned only_slot;
     int only_fd;
     struct fk_ticket ticket; /* kept during the hold; fd -1: none */
-    bool queued;             /* it was in the queue */
+    uint64_t number;         /* of its ticket; 0: it didn't queue */
     bool followed;           /* with others behind it */
     bool left_over;          /* there may be dead tickets that nobody else looks for */
     char *predecessor;  /* FK_RECORD_SIZE bytes of the record of one that died holding, or NULL */

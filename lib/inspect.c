@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "inspect.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "fd.h"
 #include "owner.h"
 #include "queue.h"
+#include "shared.h"
 
 /* A record of a holder, unless it has ended or its writer is dead. */
 static bool is_holder(const char *text, ssize_t length, struct fk_record *record)
@@ -38,23 +36,11 @@ static void find_exclusive(const struct fk_row *row, struct fk_picture *picture)
     }
 }
 
-static void find_shared(const struct fk_row *row, struct fk_picture *picture)
+static void find_one_shared(const char *text, size_t length, void *data)
 {
-    char text[FK_RECORD_SIZE];
     struct fk_record record;
-    int fd = fk_fd_open(row->directory, "holders", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    if (!directory) {
-        fk_fd_close(&fd);
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        FK_CLOSE_FD int file = fk_fd_open(fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-        ssize_t length = file < 0 ? -1 : read(file, text, sizeof text);
-        if (is_holder(text, length, &record))
-            count_holder(&record, picture);
-    }
-    fk_fd_close_directory(directory);
+    if (is_holder(text, (ssize_t)length, &record))
+        count_holder(&record, data);
 }
 
 /* The first in line whose record can be read and who lives; those that died and weren't found yet don't count, nor does who has
@@ -87,6 +73,6 @@ void fk_inspect_wait(const struct fk_row *row, uint64_t number, int64_t waited_m
     *picture = (struct fk_picture){.waiting = {.name = row->text, .slots = row->slots, .waited_ms = waited_ms}};
     find_exclusive(row, picture);
     if (row->slots == 1)
-        find_shared(row, picture);
+        fk_shared_foreach(row, find_one_shared, picture);
     find_line(row, number, picture);
 }

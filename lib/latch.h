@@ -6,10 +6,9 @@
  *     slots=   how many; fixed for the life of the file
  *     number=  the last ticket number given out; numbers are never used twice
  *     living=  the number of the ticket that was the last in the queue when somebody looked; 0: the queue was empty
- *     admitted= a ticket that was admitted, the last one or one not long before it: nobody with such a number or a smaller one
- *              waits, but for stopped ones that were passed
- *     shared=  1: there may be files in holders/ of shared holders that died
- * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; and then who waits (queue.c). They stand in this
+ *     admitted= the last ticket that was admitted: nobody with such a number or a smaller one waits
+ *     shared=  1: there may be records of shared holders
+ * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; then of who waits (queue.h), and of shared holders (shared.h). They stand in this
  * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite, before what it speaks of is done: a
  * crash leaves a number that nobody uses or a living ticket that isn't there, both of which the next one notices. */
 #ifndef FK_LATCH_H
@@ -23,6 +22,8 @@
 #include "record.h"
 
 #define FK_LATCH_HEADER 128
+#define FK_WAITERS 1024u
+#define FK_WAITER_SIZE 512 /* of a place: the number, a newline and a record */
 
 struct fk_latch {
     unsigned slots;
@@ -46,6 +47,11 @@ int fk_latch_init(int fd, unsigned slots);
 static inline off_t fk_latch_record_at(unsigned slot)
 {
     return FK_LATCH_HEADER + (off_t)slot * FK_RECORD_SIZE;
+}
+
+static inline off_t fk_latch_waiter_at(unsigned slots, uint64_t number)
+{
+    return fk_latch_record_at(slots) + (off_t)(number % FK_WAITERS) * FK_WAITER_SIZE;
 }
 
 #endif

@@ -17,6 +17,7 @@ libflk_sources = \
 	lib/request.c lib/request.h \
 	lib/root.c lib/root.h \
 	lib/row.c lib/row.h \
+	lib/shared.c lib/shared.h \
 	lib/slot.c lib/slot.h
 
 include_HEADERS = lib/flockctl.h

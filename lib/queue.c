@@ -149,17 +149,22 @@ int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch)
     return count < 0 ? count : found < 0 ? found : 0;
 }
 
-void fk_queue_sweep(struct fk_row *row)
+bool fk_queue_sweep(struct fk_section *section, uint64_t own)
 {
+    struct fk_row *row = section->row;
     uint64_t *numbers;
+    bool left = false;
     int count = list(row, UINT64_MAX, &numbers);
     for (int i = 0; i < count; i++) {
         struct fk_watch watch = nothing;
         if (fk_queue_watch(row, numbers[i], &watch) == 0)
             unlink_ticket(row, numbers[i]);
+        else
+            left |= numbers[i] <= section->latch.admitted && numbers[i] != own;
         fk_queue_unwatch(&watch);
     }
     free(numbers);
+    return left;
 }
 
 int fk_queue_last(struct fk_section *section, struct fk_watch *watch)
@@ -197,11 +202,6 @@ int fk_queue_is_stopped(struct fk_section *section, uint64_t below)
 
 /* ---- who is it ---- */
 
-static off_t waiter_at(const struct fk_row *row, uint64_t number)
-{
-    return fk_latch_record_at(row->slots) + (off_t)(number % FK_WAITERS) * FK_WAITER_SIZE;
-}
-
 /* The place may be another living waiter's where more than FK_WAITERS numbers are out. */
 static bool has_place(const struct fk_latch *latch, uint64_t number)
 {
@@ -213,7 +213,7 @@ static int write_place(const struct fk_row *row, uint64_t number, const char *re
     char text[FK_WAITER_SIZE + 1];
     int head = snprintf(text, sizeof text, "%020llu\n", (unsigned long long)number);
     memcpy(text + head, record, length);
-    return fk_fd_write_at(row->latch, text, (size_t)head + length, waiter_at(row, number));
+    return fk_fd_write_at(row->latch, text, (size_t)head + length, fk_latch_waiter_at(row->slots, number));
 }
 
 static int write_file(const struct fk_row *row, uint64_t number, const char *record, size_t length)
@@ -227,7 +227,7 @@ static int read_place(const struct fk_row *row, uint64_t number, struct fk_recor
 {
     char text[FK_WAITER_SIZE];
     char *end;
-    ssize_t length = pread(row->latch, text, sizeof text, waiter_at(row, number));
+    ssize_t length = pread(row->latch, text, sizeof text, fk_latch_waiter_at(row->slots, number));
     if (length < FK_WAITER_SIZE - FK_WAITER_RECORD || strtoull(text, &end, 10) != number || *end != '\n')
         return -ENOENT;
     end++;
@@ -286,14 +286,13 @@ int fk_queue_enter(struct fk_section *section, const char *record, size_t length
     return 0;
 }
 
-void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket, bool keep)
+void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
 {
     struct fk_latch *latch = &section->latch;
-    bool is_last = latch->living == ticket->number, is_old = ticket->number - latch->admitted > FK_WAITERS / 4;
     latch->admitted = ticket->number;
-    if (is_last)
+    if (latch->living == ticket->number)
         latch->living = 0;
-    section->dirty |= keep || is_last || is_old;
+    section->dirty = true;
     ticket->admitted = true;
 }
 

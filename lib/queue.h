@@ -25,8 +25,6 @@
 
 #include "row.h"
 
-#define FK_WAITERS 1024u
-#define FK_WAITER_SIZE 512 /* of a place: the number, a newline and a record */
 #define FK_WAITER_RECORD (FK_WAITER_SIZE - 21)
 
 struct fk_ticket {
@@ -52,13 +50,14 @@ int fk_queue_last(struct fk_section *section, struct fk_watch *watch);
 int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch);
 /* A new ticket at the end, for the owner who wrote that record (at most FK_WAITER_RECORD bytes). Writes the latch. */
 int fk_queue_enter(struct fk_section *section, const char *record, size_t length, struct fk_ticket *ticket);
-/* The head has its slots. keep: and keeps the ticket; then the latch must say so, else it is only brought up to date now and then.
- * Who is behind it is told by fk_queue_leave(), after the section: one that is woken earlier would find the latch taken. */
-void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket, bool keep);
+/* The head has its slots: marks the latch to be written. Who is behind it is told by fk_queue_leave(), after the section: one
+ * that is woken earlier would find the latch taken. */
+void fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket);
 /* Unlinks the watched one: its owner was stopped too long, or is dead while a copy keeps it open. */
 void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch);
-/* Unlinks all that don't wait any more. Best effort. */
-void fk_queue_sweep(struct fk_row *row);
+/* Unlinks all that don't wait any more. True: there are some, beside our own with that number, that were admitted and still have
+ * their ticket open, so they may leave it behind yet. */
+bool fk_queue_sweep(struct fk_section *section, uint64_t own);
 /* Are all that wait with a number below `below` stopped? */
 int fk_queue_is_stopped(struct fk_section *section, uint64_t below);
 

@@ -21,6 +21,7 @@
 #include "owner.h"
 #include "queue.h"
 #include "registry.h"
+#include "shared.h"
 #include "slot.h"
 
 #define LOOK_EVERY FK_SECOND
@@ -268,13 +269,14 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
 {
     char text[FK_RECORD_SIZE];
     part->count = (unsigned)want_count(part);
-    part->queued = request->ticket.fd >= 0;
+    part->number = request->ticket.fd >= 0 ? request->ticket.number : 0;
     bool has_all = part->count == part->row->slots && !part->shared;
     if (request->place == HEAD && request->ticket.fd >= 0) {
         part->followed = section->latch.living != request->ticket.number;
-        fk_queue_admit(section, &request->ticket, has_all);
+        fk_queue_admit(section, &request->ticket);
     }
-    int length = fk_record_write(text, sizeof text, request->id, part->shared, request->label, request->command);
+    size_t size = part->shared ? FK_SHARED_SIZE : FK_RECORD_SIZE;
+    int length = fk_record_write(text, size, request->id, part->shared, request->label, request->command);
     int code = length < 0 ? length : fk_part_begin(section, part, request->id, text, (size_t)length);
     if (code < 0) {
         for (unsigned i = 0; i < part->count; i++)

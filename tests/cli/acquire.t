@@ -180,6 +180,7 @@ let_go h2
 hold r1 --shared x
 hold r2 -s x
 pass "two shared holders at once"
+is "$(shared_records x)" 2 "with a record each"
 run flockctl -q acquire -n x -- true
 is "$status" 75 "which keep an exclusive one out"
 let_go r1
@@ -190,8 +191,7 @@ hold h x
 run flockctl -q acquire -n -s x -- true
 is "$status" 75 "an exclusive holder keeps shared ones out"
 let_go h
-ls "$FLOCKCTL_DIR/rows/x/holders" >"$T/left"
-ok "shared holders leave no records" [ ! -s "$T/left" ]
+is "$(shared_records x)" 0 "shared holders leave no records"
 
 # ---- stragglers ----
 

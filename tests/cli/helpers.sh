@@ -60,6 +60,13 @@ tickets() {
     echo "$tickets_count"
 }
 
+# How many records of shared holders a name of one slot has; their places come behind header, slot and waiters.
+shared_records() {
+    shared_files=$(ls "$FLOCKCTL_DIR/rows/$1/holders" | wc -l)
+    shared_places=$(tail -c +$((128 + 1024 + 1024 * 512 + 1)) "$FLOCKCTL_DIR/rows/$1/latch" | tr '\000' '\n' | grep -c '^+$')
+    echo $((shared_files + shared_places))
+}
+
 # Goes once through the latch of a name.
 flock_latch() {
     flock "$FLOCKCTL_DIR/rows/$1/latch" true

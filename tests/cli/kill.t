@@ -135,7 +135,7 @@ let_go r2
 hold w x
 is "$(abandoned w)" "" "a shared holder has changed nothing, so it has abandoned nothing"
 let_go w
-is "$(ls "$FLOCKCTL_DIR/rows/x/holders")" "" "and its record is gone"
+is "$(shared_records x)" 0 "and its record is gone"
 
 # ---- waiters are killed ----
 

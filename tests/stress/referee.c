@@ -368,9 +368,9 @@ int __wrap_fk_queue_enter(struct fk_section *section, const char *record, size_t
     return code;
 }
 
-void __wrap_fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket, bool keep)
+void __wrap_fk_queue_admit(struct fk_section *section, struct fk_ticket *ticket)
 {
-    __real_fk_queue_admit(section, ticket, keep);
+    __real_fk_queue_admit(section, ticket);
     if (me && me->state != NO_TICKET)
         ticket_gone(me);
 }

@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "helpers.h"
+#include "registry.h"
+#include "shared.h"
 #include "tap.h"
 
 static struct flk_hold *acquire(const char *name, unsigned count, unsigned flags, const char *label)
@@ -198,23 +201,38 @@ static void next_waits_for_dead(void)
 
 /* ---- shared ---- */
 
+static void count_live(const char *text, size_t length, void *data)
+{
+    *(int *)data += length > 0 && text[0] == FK_LIVE;
+}
+
+static int records_of_many(void)
+{
+    struct fk_row *row;
+    int count = 0;
+    if (fk_row_open("many", 0, FK_ROW_LOOK, &row) < 0)
+        bail_out("%s", flk_error_detail());
+    fk_shared_foreach(row, count_live, &count);
+    fk_registry_unref(row);
+    return count;
+}
+
 static void shared_records(void)
 {
-    const char *holders = test_path("root/rows/many/holders");
     struct flk_hold *a = acquire("many", 1, FLK_SHARED, NULL), *b = acquire("many", 1, FLK_SHARED, NULL);
-    is_int(test_entries(holders), 2, "each shared holder has a record");
+    is_int(records_of_many(), 2, "each shared holder has a record");
     flk_hold_release(a);
-    is_int(test_entries(holders), 1, "which vanishes with its release");
+    is_int(records_of_many(), 1, "which vanishes with its release");
     flk_hold_decline(b);
-    is_int(test_entries(holders), 0, "to the last");
+    is_int(records_of_many(), 0, "to the last");
     die_holding("many", 1, FLK_SHARED, NULL);
-    is_int(test_entries(holders), 1, "a killed one leaves its record");
+    is_int(records_of_many(), 1, "a killed one leaves its record");
     a = acquire("many", 1, FLK_SHARED, NULL);
     is_int(flk_hold_abandoned(a), 0, "its death is no abandonment for another shared one");
     flk_hold_release(a);
     a = acquire("many", 1, 0, NULL);
     is_int(flk_hold_abandoned(a), 0, "nor for an exclusive one");
-    is_int(test_entries(holders), 0, "which sweeps the record away");
+    is_int(records_of_many(), 0, "which sweeps the record away");
     flk_hold_release(a);
     die_holding("many", 1, 0, NULL);
     a = acquire("many", 1, FLK_SHARED, NULL);
@@ -223,6 +241,42 @@ static void shared_records(void)
     a = acquire("many", 1, 0, NULL);
     is_int(flk_hold_abandoned(a), 1, "and leaves it to the next exclusive one");
     flk_hold_release(a);
+}
+
+static void many_shared_records(void)
+{
+    enum { MANY = 10 };
+    const char *files = test_path("root/rows/many/holders");
+    struct flk_hold *holds[MANY];
+    for (int i = 0; i < MANY; i++)
+        holds[i] = acquire("many", 1, FLK_SHARED, NULL);
+    is_int(records_of_many(), MANY, "as many shared holders as there may be have records");
+    ok(test_entries(files) > 0, "in files, where the places are in use");
+    for (int i = 0; i < MANY; i++)
+        flk_hold_release(holds[i]);
+    is_int(records_of_many(), 0, "which all vanish");
+    is_int(test_entries(files), 0, "the files too");
+}
+
+/* ---- records that can't be written ---- */
+
+static void half_written(void)
+{
+    struct rlimit before;
+    struct flk_hold *hold;
+    const struct flk_want both = {.name = "half", .count = 2, .slots = 2};
+    if (flk_row_define("half", 2) < 0)
+        bail_out("%s", flk_error_detail());
+    die_holding("half", 2, 0, NULL);
+    flk_hold_release(acquire("half", 2, 0, NULL));
+    getrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){(rlim_t)fk_latch_record_at(1), before.rlim_max});
+    is_int(flk_acquire_many(&both, 1, NULL, 0, &hold), -EFBIG, "a second record that can't be written is an error");
+    setrlimit(RLIMIT_FSIZE, &before);
+    hold = acquire("half", 2, 0, NULL);
+    is_int(flk_hold_abandoned(hold), 0, "and the first one doesn't stay, as if its holder had died");
+    flk_hold_release(hold);
 }
 
 /* ---- fork ---- */
@@ -335,6 +389,8 @@ int main(void)
     abandoned_slot();
     next_waits_for_dead();
     shared_records();
+    many_shared_records();
+    half_written();
     forked_child();
     inherited();
     inherited_by_fork();

@@ -85,7 +85,7 @@ static void order(void)
     watch = before(c.number);
     is_int((long long)watch.number, (long long)a.number, "then the one before that is the nearest");
     enter();
-    fk_queue_admit(&section, &a, false);
+    fk_queue_admit(&section, &a);
     leave();
     ok(!wakes(&watch), "who is admitted wakes nobody yet");
     fk_queue_tell(&a);
