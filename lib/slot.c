@@ -81,6 +81,24 @@ static unsigned watches_allowed(void)
                                                                                  : (unsigned)(limit.rlim_cur / 4);
 }
 
+/* Keeps (a) of the header. */
+static void put_byte_back(const struct fk_row *row, unsigned slot)
+{
+    FK_CLOSE_FD int fd = open_slot(row, slot, O_WRONLY);
+    if (fd >= 0 && write(fd, "", 1) < 0 && errno != EAGAIN)
+        return; /* no reader is left to be told */
+}
+
+/* Keeps it when a process cloned while the primer was open has a copy of that: no hang-up then, though nobody has the slot. */
+static void speak_for_copy(const struct fk_row *row, unsigned slot, int watch)
+{
+    struct pollfd event = {.fd = watch, .events = POLLIN};
+    if (poll(&event, 1, 0) != 0 || flock(watch, LOCK_EX | LOCK_NB) < 0)
+        return;
+    flock(watch, LOCK_UN);
+    put_byte_back(row, slot);
+}
+
 static int open_watch(struct fk_row *row, unsigned slot)
 {
     FK_CLOSE_FD int fd = open_slot(row, slot, O_RDONLY | O_NOATIME);
@@ -92,6 +110,8 @@ static int open_watch(struct fk_row *row, unsigned slot)
     FK_CLOSE_FD int primer = open_slot(row, slot, O_RDWR);
     if (primer < 0)
         return primer;
+    fk_fd_close(&primer);
+    speak_for_copy(row, slot, fd);
     row->watches[slot] = fk_fd_take(&fd);
     row->n_watches++;
     return 0;
@@ -129,14 +149,6 @@ bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
     for (unsigned slot = 0; slot < row->slots; slot++)
         polls[slot] = (struct pollfd){.fd = row->watches[slot], .events = POLLIN};
     return true;
-}
-
-/* Keeps (a) of the header. */
-static void put_byte_back(const struct fk_row *row, unsigned slot)
-{
-    FK_CLOSE_FD int fd = open_slot(row, slot, O_WRONLY);
-    if (fd >= 0 && write(fd, "", 1) < 0 && errno != EAGAIN)
-        return; /* no reader is left to be told */
 }
 
 /* ---- one slot ---- */

@@ -11,6 +11,10 @@ control="[[:cntrl:]]|$(printf '\233')"
 
 # ---- the waiting message ----
 
+# Looked at when the rest is done, some ten seconds later.
+hold holder long
+queue long long
+
 # Four rows wait at once, so that the second until the message passes once.
 hold h -l nightly x
 queue first x
@@ -157,5 +161,14 @@ if [ -w /dev/full ]; then
     is "$status" 125 "dir: stdout is full: 125"
     like "$err" "^flockctl: can't write to stdout: " "and says so"
 fi
-nothing_left x odd stop full
+
+# ---- the second message ----
+
+wait_for '[ "$(wc -l <"$T/long.err")" -ge 2 ]'
+like "$(sed -n 2p "$T/long.err")" "^flockctl: waiting for long for 1[0-9] s: held by pid $holder_pid " "after ten seconds it is said again"
+let_go holder
+let_go long
+is "$(printf '%s\n' "$err" | wc -l)" 2 "and then not before a minute has passed"
+
+nothing_left x odd stop full long
 done_testing
