@@ -41,6 +41,7 @@ struct fk_row {
      * rule of C says so: each section acquires what the last one of this process released. */
     _Atomic unsigned sections;
     bool used, checked;
+    unsigned takes; /* tries of the slot of a row of one */
     int *watches; /* a read-only descriptor of each slot's FIFO, -1: none; see slot.h */
     unsigned n_watches;
     char text[]; /* the name */

@@ -17,6 +17,8 @@
 
 /* Rows larger than this get one page a pipe: a user's pipes share a budget (pipe(7), pipe-user-pages-soft). */
 #define SMALL_ROW 64
+/* Who won't sleep on the slot of a row of one leaves the bytes of earlier releases in it, but not for ever. */
+#define DRAIN_EVERY 256
 
 struct slot_path {
     char text[24];
@@ -153,12 +155,11 @@ bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
 
 /* ---- one slot ---- */
 
-/* The descriptor, or -EAGAIN: busy. */
-static int take_one(struct fk_row *row, unsigned slot, int mode)
+/* The descriptor, or -EAGAIN: busy. Without (b), which is for those who will sleep; and in rows of several the bytes in a slot that
+ * is taken would look like news. */
+static int take_undrained(struct fk_row *row, unsigned slot, int mode)
 {
     int watch = watch_of(row, slot);
-    if (watch >= 0)
-        drain(watch);
     FK_CLOSE_FD int fd = open_slot(row, slot, O_RDWR);
     if (fd < 0)
         return fd;
@@ -173,6 +174,14 @@ static int take_one(struct fk_row *row, unsigned slot, int mode)
     if (watch < 0)
         drain(fd); /* nobody who sleeps on it is before us */
     return fk_fd_take(&fd);
+}
+
+static int take_one(struct fk_row *row, unsigned slot, int mode)
+{
+    int watch = watch_of(row, slot);
+    if (watch >= 0)
+        drain(watch);
+    return take_undrained(row, slot, mode);
 }
 
 /* 1 free, 0 busy, or an error. Leaves no byte in it. */
@@ -216,7 +225,8 @@ static int take_single(struct fk_section *section, int mode, int *fd, struct pol
     int code = row->used || busy ? open_watches(row) : 0;
     if (code < 0)
         return code;
-    *fd = take_one(row, 0, mode);
+    bool drains = busy || row->takes++ % DRAIN_EVERY == 0;
+    *fd = drains ? take_one(row, 0, mode) : take_undrained(row, 0, mode);
     if (*fd >= 0) {
         row->used = true;
         return 0;
