@@ -58,7 +58,7 @@ static void put_escaped(struct cursor *cursor, const char *key, const char *valu
     put_text(cursor, "\n");
 }
 
-int fk_record_write(char *text, size_t size, const char *id, bool shared, const char *label, const char *command)
+int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec)
 {
     const struct fk_owner *self;
     int code = fk_owner_self(&self);
@@ -69,7 +69,7 @@ int fk_record_write(char *text, size_t size, const char *id, bool shared, const 
     struct cursor cursor = {text, text + size - sizeof END};
     put_text(&cursor, (char[]){FK_LIVE, '\n', '\0'});
     put_text(&cursor, "id=");
-    put_text(&cursor, id);
+    put_text(&cursor, spec->id);
     put_number(&cursor, "\npid=", (uint64_t)self->pid);
     put_number(&cursor, "start=", self->start_time);
     put_text(&cursor, "boot=");
@@ -78,11 +78,15 @@ int fk_record_write(char *text, size_t size, const char *id, bool shared, const 
     put_number(&cursor, "timens=", self->time_ns);
     put_number(&cursor, "pidfd=", self->pidfd_inode);
     put_number(&cursor, "since=", (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-    if (shared)
+    if (spec->wants)
+        put_number(&cursor, "wants=", spec->wants);
+    if (spec->shared)
         put_text(&cursor, "shared=1\n");
-    if (label)
-        put_escaped(&cursor, "label=", label, LABEL_ROOM * size / FK_RECORD_SIZE);
-    put_escaped(&cursor, "command=", command ? command : fk_owner_command(), COMMAND_ROOM);
+    if (spec->nests)
+        put_text(&cursor, "nests=1\n");
+    if (spec->label)
+        put_escaped(&cursor, "label=", spec->label, LABEL_ROOM * size / FK_RECORD_SIZE);
+    put_escaped(&cursor, "command=", spec->command ? spec->command : fk_owner_command(), COMMAND_ROOM);
     cursor.end = text + size;
     put_text(&cursor, END);
     return (int)(cursor.at - text);
@@ -135,8 +139,14 @@ static void read_line(struct fk_record *record, const char *key, size_t key_leng
         record->owner.pidfd_inode = n;
     else if (IS("since"))
         record->since_ns = (int64_t)n;
+    else if (IS("ended"))
+        record->ended_ns = (int64_t)n;
+    else if (IS("wants"))
+        record->wants = (unsigned)n;
     else if (IS("shared"))
         record->shared = n == 1;
+    else if (IS("nests"))
+        record->nests = n == 1;
     else if (IS("label"))
         get_escaped(record->label, sizeof record->label, value, length);
     else if (IS("command"))

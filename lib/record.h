@@ -32,14 +32,22 @@ struct fk_record {
     bool live;
     struct fk_owner owner;
     int64_t since_ns; /* of CLOCK_REALTIME */
+    int64_t ended_ns; /* its writer has let go, and left the slot to others who have its descriptor; 0: not so */
+    unsigned wants;   /* slots, of one that waits; 0: it holds */
     bool shared;
+    bool nests; /* a command's: what its descendants want of the same row they get from this hold */
     char id[FLK_ID_SIZE];
     char label[192], command[512]; /* cut to what fits */
 };
 
+struct fk_record_spec {
+    const char *id, *label, *command; /* label NULL: none; command NULL: this process's */
+    unsigned wants;
+    bool shared, nests;
+};
 /* The text of a live record of this process, into size bytes (FK_RECORD_LEAST or more; label and command are cut to what fits);
- * its length, or a negative errno. NULL: none; of command: this process's. */
-int fk_record_write(char *text, size_t size, const char *id, bool shared, const char *label, const char *command);
+ * its length, or a negative errno. */
+int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec);
 /* -EBADMSG: not a whole record. */
 int fk_record_read(const char *text, size_t length, struct fk_record *record);
 /* The same as the public interface shows it; points into record. */

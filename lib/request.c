@@ -264,6 +264,19 @@ static void start_over(struct flk_request *request, struct fk_part *part)
 
 /* ---- inside a section ---- */
 
+static int write_record(const struct flk_request *request, const struct fk_part *part, unsigned wants, char *text,
+                        size_t size)
+{
+    const struct fk_record_spec spec = {
+        .id = request->id,
+        .label = request->label,
+        .command = request->command,
+        .wants = wants,
+        .shared = part->shared,
+    };
+    return fk_record_write(text, size, &spec);
+}
+
 /* Slots taken: says so on disk, and leaves the queue as the one that was served. */
 static int begin_part(struct flk_request *request, struct fk_section *section, struct fk_part *part)
 {
@@ -276,7 +289,7 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
         fk_queue_admit(section, &request->ticket);
     }
     size_t size = part->shared ? FK_SHARED_SIZE : FK_RECORD_SIZE;
-    int length = fk_record_write(text, size, request->id, part->shared, request->label, request->command);
+    int length = write_record(request, part, 0, text, size);
     int code = length < 0 ? length : fk_part_begin(section, part, request->id, text, (size_t)length);
     if (code < 0) {
         for (unsigned i = 0; i < part->count; i++)
@@ -347,7 +360,7 @@ static int try_last(struct flk_request *request, struct fk_section *section, str
 static int enter_queue(struct flk_request *request, struct fk_section *section, const struct fk_part *part)
 {
     char text[FK_WAITER_RECORD];
-    int length = fk_record_write(text, sizeof text, request->id, part->shared, request->label, request->command);
+    int length = write_record(request, part, (unsigned)want_count(part), text, sizeof text);
     return length < 0 ? length : fk_queue_enter(section, text, (size_t)length, &request->ticket);
 }
 

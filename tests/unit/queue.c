@@ -32,7 +32,7 @@ static struct fk_ticket queue_up(void)
     struct fk_ticket ticket = {.fd = -1};
     enter();
     char text[FK_WAITER_RECORD];
-    int length = fk_record_write(text, sizeof text, "aid", false, NULL, NULL);
+    int length = fk_record_write(text, sizeof text, &(struct fk_record_spec){.id = "aid", .wants = 1});
     if (fk_queue_enter(&section, text, (size_t)length, &ticket) < 0)
         bail_out("%s", flk_error_detail());
     leave();

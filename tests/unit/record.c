@@ -13,6 +13,11 @@
 
 #define ID "fabcdefghijklmnopqrstuvw"
 
+static int write_text(char *text, bool shared, const char *label, const char *command)
+{
+    return fk_record_write(text, FK_RECORD_SIZE, &(struct fk_record_spec){.id = ID, .shared = shared, .label = label, .command = command});
+}
+
 static int64_t now_ns(void)
 {
     struct timespec now;
@@ -28,7 +33,7 @@ static void round_trip(void)
     if (fk_owner_self(&self) < 0)
         bail_out("%s", flk_error_detail());
     int64_t before = now_ns();
-    int length = fk_record_write(text, FK_RECORD_SIZE, ID, true, "a label", "a command");
+    int length = write_text(text, true, "a label", "a command");
     ok(length > 0 && length <= FK_RECORD_SIZE, "a record is written");
     is_int(fk_record_read(text, (size_t)length, &record), 0, "and read");
     is_str(record.id, ID, "id");
@@ -51,7 +56,7 @@ static void without_texts(void)
 {
     char text[FK_RECORD_SIZE];
     struct fk_record record;
-    int length = fk_record_write(text, FK_RECORD_SIZE, ID, false, NULL, NULL);
+    int length = write_text(text, false, NULL, NULL);
     is_int(fk_record_read(text, (size_t)length, &record), 0, "a record without label and command");
     is_str(record.label, "", "has no label");
     ok(strstr(record.command, "record") != NULL, "and this process's command: %s", record.command);
@@ -63,7 +68,7 @@ static void show(void)
     char text[FK_RECORD_SIZE];
     struct fk_record record;
     struct flk_holder holder;
-    int length = fk_record_write(text, FK_RECORD_SIZE, ID, true, "a label", "a command");
+    int length = write_text(text, true, "a label", "a command");
     if (fk_record_read(text, (size_t)length, &record) < 0)
         bail_out("no record");
     fk_record_show(&record, &holder);
@@ -79,7 +84,7 @@ static void check_escapes(const char *value, const char *name)
 {
     char text[FK_RECORD_SIZE];
     struct fk_record record;
-    int unsafe = 0, length = fk_record_write(text, FK_RECORD_SIZE, ID, false, value, value);
+    int unsafe = 0, length = write_text(text, false, value, value);
     for (int i = 0; i < length; i++)
         unsafe += text[i] != '\n' && (text[i] < 0x20 || text[i] > 0x7e);
     is_int(unsafe, 0, "%s: no byte that a terminal could take amiss", name);
@@ -115,7 +120,7 @@ static void too_long(void)
         memset(value, byte ? '\x1b' : 'v', sizeof value - 1);
         value[sizeof value - 1] = '\0';
         text[FK_RECORD_SIZE] = 'K';
-        int length = fk_record_write(text, FK_RECORD_SIZE, ID, true, value, value);
+        int length = write_text(text, true, value, value);
         ok(length > 0 && length <= FK_RECORD_SIZE && text[FK_RECORD_SIZE] == 'K', "what is too long is cut to fit");
         is_int(fk_record_read(text, (size_t)length, &record), 0, "and the record is whole");
         ok(record.label[0] == value[0] && strncmp(record.label, value, strlen(record.label)) == 0,
@@ -137,7 +142,7 @@ static void damaged(void)
 {
     char text[FK_RECORD_SIZE];
     struct fk_record record = {.id = "untouched"};
-    int length = fk_record_write(text, FK_RECORD_SIZE, ID, true, "a label", "a command"), accepted = 0;
+    int length = write_text(text, true, "a label", "a command"), accepted = 0;
     for (int cut = 0; cut < length; cut++)
         accepted += fk_record_read(text, (size_t)cut, &record) == 0;
     is_int(accepted, 0, "a record cut short anywhere is refused");
@@ -188,7 +193,7 @@ static void junk(void)
     memset(text, 0, size);
     is_int(fk_record_read(text, size, &record), -EBADMSG, "zeros are refused");
     for (int round = 0; round < 2000; round++) {
-        int length = fk_record_write(text, FK_RECORD_SIZE, ID, true, "label", "command");
+        int length = write_text(text, true, "label", "command");
         for (int i = 0; i < 1 + round % 4; i++)
             text[rand_r(&seed) % (unsigned)length] = (char)rand_r(&seed);
         accepted +=
