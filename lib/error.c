@@ -69,13 +69,19 @@ const char *flk_error_string(int code)
     case EUSERS:
         return "the name has another number of slots";
     case ENOENT:
-        return "the name isn't defined";
+        return "the name isn't defined, or the command isn't there";
     case EAGAIN:
         return "not yet";
     case EBADMSG:
         return "a file of the lock directory is damaged";
     case EPROTONOSUPPORT:
-        return "the lock directory belongs to another release of flockctl";
+        return "the lock directory or the tool belongs to another release of flockctl";
+    case ENOPKG:
+        return "the flockctl tool can't be executed";
+    case ECHILD:
+        return "the flockctl tool that looked after the command was killed";
+    case ESRCH:
+        return "the command and all that it has started have ended";
     default:;
         const char *text = strerrordesc_np(-code);
         return text ? text : "unknown error";

@@ -74,15 +74,38 @@ void fk_fd_enter(void)
     pthread_rwlock_rdlock(&fork_lock);
 }
 
-int fk_fd_keep(int fd)
+static int keep(int fd)
 {
-    int kept = fd < 0 ? -errno : above_stdio(fd);
+    int kept = above_stdio(fd);
     if (kept >= 0 && mark(kept) < 0) {
         close(kept);
         kept = -ENOMEM;
     }
+    return kept;
+}
+
+int fk_fd_keep(int fd)
+{
+    int kept = fd < 0 ? -errno : keep(fd);
     pthread_rwlock_unlock(&fork_lock);
     return kept;
+}
+
+int fk_fd_keep_pair(int code, int fds[2])
+{
+    if (code < 0) {
+        code = -errno;
+        fds[0] = fds[1] = -1;
+    }
+    for (int i = 0; i < 2 && fds[i] >= 0; i++) {
+        fds[i] = keep(fds[i]);
+        if (fds[i] < 0)
+            code = fds[i];
+    }
+    pthread_rwlock_unlock(&fork_lock);
+    for (int i = 0; i < 2 && code < 0; i++)
+        fk_fd_close(&fds[i]);
+    return code;
 }
 
 int fk_fd_open(int directory, const char *path, int flags, mode_t mode)

@@ -19,6 +19,7 @@
 
 void fk_fd_enter(void);
 int fk_fd_keep(int fd); /* fd of the call just made, or -1: -errno. Ends what fk_fd_enter() began. */
+int fk_fd_keep_pair(int code, int fds[2]); /* the same for a call that makes two and gave code; 0 or -errno */
 
 int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -errno */
 void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */

@@ -24,14 +24,14 @@
  *   release). flk_error_detail() has the sentence.
  *
  * THREADS
- *   Any thread may call anything. One object (hold, request) is used by one thread at a time and may be handed to another.
+ *   Any thread may call anything. One object (hold, request, run) is used by one thread at a time and may be handed to another.
  *
  * FORK AND EXEC
- *   All descriptors are close-on-exec. A child of fork() has none of its parent's holds, requests and descriptors; it may use
+ *   All descriptors are close-on-exec. A child of fork() has none of its parent's holds, requests, runs and descriptors; it may use
  *   the library at once, and releasing a hold that it inherited frees memory only. The kernel holds a lock for as long as any
  *   process has its descriptor, so a child made by a raw clone() keeps it until its exec or exit, unless the parent
  *   releases, which unlocks for all (flock(2): LOCK_UN through any copy). Not to be called between vfork() and exec.
- *   flk_hold_inherit() is the way to hand a hold to a command on purpose.
+ *   flk_run() is the way to hand a hold to a command on purpose, or flk_hold_inherit() where the program forks by itself.
  *
  * CAVEATS
  *   A waiter that is stopped (SIGSTOP) is passed over by those behind it after one to two seconds; when it goes on, it queues
@@ -42,6 +42,7 @@
 #include <limits.h> /* UINT_MAX */
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h> /* struct rusage */
 #include <sys/types.h>
 
 #define FLK_MUST_CHECK __attribute__((warn_unused_result))
@@ -181,11 +182,98 @@ int64_t flk_hold_waited_ms(const struct flk_hold *hold) FLK_NONNULL(1);         
  * limit allows; they stay taken while any such process has them, and releasing only closes ours. off: no longer inherited by
  * those made later. Since 0.1. */
 int flk_hold_inherit(struct flk_hold *hold, int on) FLK_MUST_CHECK FLK_NONNULL(1);
-/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes. One free().
+/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes, and _DIR when the
+ * lock directory was chosen by flk_root_set() or that variable. One free().
  * Since 0.1. */
 int flk_hold_environ(const struct flk_hold *hold, char ***envp) FLK_MUST_CHECK FLK_NONNULL(1, 2);
 /* Does this process hold name: 0 no, 1 shared, 2 exclusively. Wait-free. For assertions. Since 0.1. */
 int flk_held(const char *name) FLK_NONNULL(1);
+
+/* ---- run: a command and its whole tree ----
+ *
+ * The tree is the command and everything that it starts, also what calls setsid(2) or whose parent ends. It is looked after by
+ * a process of its own, the helper: the installed flockctl tool, executed without copying this process, however large that
+ * is. It is not a child of this process: waitpid(-1) doesn't see it, no SIGCHLD is sent, and the thread that started it may
+ * end. (Its parent is whoever adopts orphans: in a process that is pid 1 or a child subreaper itself, that one, which
+ * then gets to reap it as any other orphan.)
+ *
+ *   the command ends     what it has left running is sent SIGTERM and, after the grace, SIGKILL, until nothing is left
+ *   the limit passes     the same for the whole tree, with spec.signal
+ *   this process ends    the same, however it ends
+ *   the helper is killed the kernel kills the command; what else lives keeps the hold's slots as long as it does
+ * With FLK_RUN_DETACH what outlives the command is left alone, the command outlives this process, and the slots are kept by the
+ * helper until the command ends, not by the tree. */
+
+enum flk_run_flags {
+    FLK_RUN_DETACH = 1 << 0, /* leave alone what outlives the command; it doesn't have the slots */
+    FLK_RUN_PGRP = 1 << 1    /* the command gets a process group of its own */
+};
+/* New namespaces for the command: pid_namespaces(7) and so on. */
+enum flk_isolate {
+    FLK_NS_PID = 1,    /* nothing survives the command, not even kill -9 of the helper */
+    FLK_NS_NET = 2,    /* with a loopback device that is up */
+    FLK_NS_IPC = 4,
+    FLK_NS_UTS = 8,
+    FLK_NS_MOUNT = 16, /* mounts of the command stay its own; with FLK_NS_PID /proc is fresh */
+    FLK_NS_USER = 32,  /* this user, when not root, is root inside */
+    FLK_NS_CGROUP = 64
+};
+
+/* All of it is copied by flk_run_start(); zero is the default everywhere. */
+struct flk_run_spec {
+    const char *const *argv; /* looked up in this process's PATH; ends with NULL */
+    const char *const *envp; /* NULL: environ */
+    const char *dir;         /* NULL: as here; a relative argv[0] is looked up from there */
+    const char *cgroup;      /* a cgroup-v2 group below ours to start in, made if absent; NULL: none */
+    const int *fds;          /* three: stdin, stdout, stderr, each -1 for as here; NULL: all as here. They stay the caller's */
+    struct flk_hold *hold;   /* the tree gets its slots and FLOCKCTL_*; NULL: none */
+    int64_t limit_ms;        /* 0 or negative: none */
+    int64_t kill_after_ms;   /* the grace; 0: 10 s; negative: none, SIGKILL follows at once */
+    int signal;              /* at the limit; 0: SIGTERM */
+    unsigned flags;          /* enum flk_run_flags */
+    unsigned isolate;        /* enum flk_isolate */
+    unsigned reserved0;
+    uint64_t reserved[6]; /* 0, else -EINVAL */
+};
+
+struct flk_run_result {
+    int exit_code;        /* -1: a signal ended the command */
+    int signal;           /* that signal, or 0 */
+    int timed_out;        /* 1: the limit passed */
+    unsigned stragglers;  /* that outlived the command and were ended */
+    unsigned left;        /* that could not be ended, another user's; they have the slots still */
+    int64_t ran_ms;       /* until the command's own end */
+    struct rusage rusage; /* of the whole tree, but for what is left or detached */
+    uint64_t reserved[4];
+};
+
+struct flk_run;
+
+/* Runs a command and waits until its tree is gone: flk_run_start(), flk_run_wait(), flk_run_free(). Since 0.1. */
+int flk_run(const struct flk_run_spec *spec, struct flk_run_result *result) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+/* Starts the helper and gives it the spec; *run is for flk_run_free(). Whether the command could be executed is told by
+ * flk_run_wait().
+ * The command gets the signal mask of the calling thread, and signals ignored here are at their default but for SIGHUP, SIGINT and
+ * SIGQUIT, which nohup(1) and shells set to be inherited. Descriptors that aren't close-on-exec are inherited as by any exec.
+ * hold: no other child of this process gets its slots. It may be released at any time; while the tree lives that unlocks
+ * nothing, it only closes: the slots stay taken until the tree is gone.
+ * The helper is bindir/flockctl as configured, or the path in $FLOCKCTL_TOOL.
+ * -EINVAL: no argv[0], an unknown flag or signal, a hold of a parent process. -EBADF: one of fds isn't open. -ENOPKG: the helper
+ * can't be executed. -EAGAIN, -ENOMEM, -EMFILE and the like. Since 0.1. */
+int flk_run_start(const struct flk_run_spec *spec, struct flk_run **run) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+/* A descriptor to poll for POLLIN, the same for the run's whole life; readable: flk_run_wait() won't block. It stays the run's
+ * own. Since 0.1. */
+int flk_run_fd(const struct flk_run *run) FLK_MUST_CHECK FLK_NONNULL(1);
+/* Waits until the tree is gone, at most so long. May be called again, and says the same again.
+ * -EAGAIN: not yet. -ENOENT, -EACCES and others of execve(2): the command could not be executed. -EOPNOTSUPP, -EPERM and others:
+ * cgroup or isolate can't be had. -ECHILD: the helper was killed, and what became of the tree isn't known. -EPROTONOSUPPORT: the
+ * tool is of another release. -EINVAL: a run of a parent process. Since 0.1. */
+int flk_run_wait(struct flk_run *run, int64_t timeout_ms, struct flk_run_result *result) FLK_MUST_CHECK FLK_NONNULL(1, 3);
+/* Sends signal to the whole tree. SIGKILL: until nothing is left. 0: ends it as the limit does, spec.signal first, SIGKILL after
+ * the grace. Returns at once. -ESRCH: it is gone. -EINVAL: not a signal. Since 0.1. */
+int flk_run_kill(struct flk_run *run, int signal) FLK_NONNULL(1);
+/* Frees; a tree that still lives is killed first, and waited for. In a forked child it only frees. NULL is fine. Since 0.1. */
+void flk_run_free(struct flk_run *run);
 
 static inline void flk_hold_release_at_(struct flk_hold **hold)
 {

@@ -17,9 +17,6 @@
 #include "shared.h"
 #include "slot.h"
 
-/* Scripts use `exec 3>` to `exec 9>` and more; nobody uses numbers like these by hand. */
-#define LOWEST_INHERITED 200
-
 /* ---- records on disk ---- */
 
 /* Notes the first predecessor that died holding. */
@@ -132,13 +129,13 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
         end_records(part, id, keep);
         fk_registry_count(part->row, part->shared, -1);
     }
-    for (unsigned i = 0; !inherited && i < part->count; i++)
-        fk_slot_unlock(part->fds[i]);
+    for (unsigned i = 0; i < part->count; i++)
+        inherited ? fk_fd_close(&part->fds[i]) : fk_slot_unlock(part->fds[i]);
     fk_queue_tell(&part->ticket);
     if (part->followed)
         sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
     for (unsigned i = 0; i < part->count; i++)
-        inherited ? (void)close(part->fds[i]) : fk_fd_close(&part->fds[i]);
+        fk_fd_close(&part->fds[i]);
     if (part->row)
         fk_queue_leave(part->row, &part->ticket);
     if (part->row)
@@ -146,16 +143,62 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
     free_part(part);
 }
 
+/* ---- handed to a run ---- */
+
+int fk_hold_hand(struct flk_hold *hold, struct fk_handed **handed)
+{
+    if (!hold->handed) {
+        hold->handed = calloc(1, sizeof *hold->handed);
+        if (!hold->handed)
+            return fk_fail(-ENOMEM, "out of memory");
+        atomic_store(&hold->handed->references, 1);
+    }
+    atomic_fetch_add(&hold->handed->references, 1);
+    atomic_fetch_add(&hold->handed->live, 1);
+    *handed = hold->handed;
+    return 0;
+}
+
+void fk_handed_end(struct fk_handed *handed)
+{
+    atomic_fetch_sub(&handed->live, 1);
+}
+
+void fk_handed_unref(struct fk_handed *handed)
+{
+    if (handed && atomic_fetch_sub(&handed->references, 1) == 1)
+        free(handed);
+}
+
+size_t fk_hold_count_slots(const struct flk_hold *hold)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < hold->n_parts; i++)
+        count += hold->parts[i].count;
+    return count;
+}
+
+void fk_hold_list_slots(const struct flk_hold *hold, int *fds)
+{
+    for (size_t i = 0; i < hold->n_parts; i++) {
+        memcpy(fds, hold->parts[i].fds, hold->parts[i].count * sizeof *fds);
+        fds += hold->parts[i].count;
+    }
+}
+
 /* ---- the public calls ---- */
 
+/* Whoever else has the slots, an heir or a run's tree, keeps them: unlocking would unlock for those too, closing doesn't. */
 static void end_hold(struct flk_hold *hold, bool keep)
 {
     if (!hold)
         return;
     fk_registry_enter();
     bool copy = hold->generation != fk_registry_generation();
+    bool shared = hold->inherited || (!copy && hold->handed && atomic_load(&hold->handed->live) > 0);
     for (size_t i = hold->n_parts; i-- > 0;)
-        fk_part_end(&hold->parts[i], hold->id, hold->inherited, keep, copy);
+        fk_part_end(&hold->parts[i], hold->id, shared, keep, copy);
+    fk_handed_unref(hold->handed);
     if (!copy)
         fk_registry_users(-1);
     free(hold->parts);
@@ -214,7 +257,7 @@ int64_t flk_hold_waited_ms(const struct flk_hold *hold)
 static int inherit_one(int *fd, int on)
 {
     if (on) {
-        *fd = fk_fd_move_up(*fd, LOWEST_INHERITED);
+        *fd = fk_fd_move_up(*fd, FK_LOWEST_INHERITED);
         fk_fd_disown(*fd);
     } else {
         fk_fd_own(*fd);
@@ -262,6 +305,8 @@ static void put_variables(FILE *out, const struct flk_hold *hold)
         fprintf(out, "FLOCKCTL_SLOTS_%zu=", i + 1);
         put_slots(out, &hold->parts[i]);
     }
+    if (fk_root_named())
+        fprintf(out, "FLOCKCTL_DIR=%s%c", fk_root_named(), '\0');
     if (hold->predecessor)
         fprintf(out, "FLOCKCTL_ABANDONED=1%c", '\0');
     fprintf(out, "FLOCKCTL_WAITED_MS=%lld%c", (long long)hold->waited_ms, '\0');
@@ -273,25 +318,27 @@ static bool is_replaced(const char *assignment)
     static const char *const ours[] = {"NAME=", "ID=", "SLOT=", "SLOTS=", "SLOTS_", "ABANDONED=", "WAITED_MS="};
     if (strncmp(assignment, "FLOCKCTL_", 9) != 0)
         return false;
+    if (strncmp(assignment + 9, "DIR=", 4) == 0)
+        return fk_root_named() != NULL;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (strncmp(assignment + 9, ours[i], strlen(ours[i])) == 0)
             return true;
     return false;
 }
 
-static char **join(char *variables, size_t size)
+static char **join(char *const *base, char *variables, size_t size)
 {
     size_t count = 0;
     for (char *at = variables; at < variables + size; at += strlen(at) + 1)
         count++;
-    for (char **at = environ; at && *at; at++)
+    for (char *const *at = base; at && *at; at++)
         count++;
     char **envp = malloc((count + 1) * sizeof *envp + size), **next = envp;
     if (!envp)
         return NULL;
     char *copy = (char *)(envp + count + 1);
     memcpy(copy, variables, size);
-    for (char **at = environ; at && *at; at++)
+    for (char *const *at = base; at && *at; at++)
         if (!is_replaced(*at))
             *next++ = *at;
     for (char *at = copy; at < copy + size; at += strlen(at) + 1)
@@ -300,7 +347,7 @@ static char **join(char *variables, size_t size)
     return envp;
 }
 
-int flk_hold_environ(const struct flk_hold *hold, char ***envp)
+int fk_hold_environ(const struct flk_hold *hold, char *const *base, char ***envp)
 {
     char *variables = NULL;
     size_t size = 0;
@@ -308,10 +355,15 @@ int flk_hold_environ(const struct flk_hold *hold, char ***envp)
     if (!out)
         return fk_fail(-ENOMEM, "out of memory");
     put_variables(out, hold);
-    char **joined = fclose(out) == 0 ? join(variables, size) : NULL;
+    char **joined = fclose(out) == 0 ? join(base, variables, size) : NULL;
     free(variables);
     if (!joined)
         return fk_fail(-ENOMEM, "out of memory");
     *envp = joined;
     return 0;
+}
+
+int flk_hold_environ(const struct flk_hold *hold, char ***envp)
+{
+    return fk_hold_environ(hold, environ, envp);
 }

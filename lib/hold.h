@@ -2,8 +2,8 @@
 /* What a request became: names, their slots and descriptors, an id.
  *
  * States of a part (one name): taken (descriptors of its slots, records written); ended. From taken to ended:
- *   released   the records are marked ended, then every slot is unlocked, told and closed. When the hold is inherited, only
- *              closed: the kernel keeps the slot for those who still have it
+ *   released   the records are marked ended, then every slot is unlocked, told and closed. When the hold is inherited, or
+ *              a run's tree has it still, only closed: the kernel keeps the slot for those who have it
  *   declined   the same, but where the predecessor's record said that it died holding, that record is written back
  * Who queued and has all slots of a row for itself keeps its ticket all the while, and leaves the queue when it gives them
  * back: so the next one sleeps through the hold and is woken once.
@@ -15,9 +15,14 @@
 #ifndef FK_HOLD_H
 #define FK_HOLD_H
 
+#include <stdatomic.h>
+
 #include "flockctl.h"
 #include "queue.h"
 #include "row.h"
+
+/* Scripts use `exec 3>` to `exec 9>` and more; nobody uses numbers like these by hand. */
+#define FK_LOWEST_INHERITED 200
 
 struct fk_part {
     const char *name;
@@ -38,9 +43,16 @@ struct fk_part {
     unsigned predecessor_slot;
 };
 
+/* What runs (run.c) still have of a hold that may be released before they end. */
+struct fk_handed {
+    _Atomic unsigned references; /* the hold's and one of each run that isn't freed */
+    _Atomic unsigned live;       /* runs whose tree may still have the slots */
+};
+
 struct flk_hold {
     uint64_t generation;
     bool inherited;
+    struct fk_handed *handed; /* NULL: never handed to a run */
     char id[FLK_ID_SIZE];
     int64_t waited_ms;
     struct fk_record *predecessor;
@@ -51,7 +63,19 @@ struct flk_hold {
 
 /* After the slots of part were taken, in the same section: reads what the predecessors left and writes the record text. */
 int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length);
-/* Ends what was begun. keep: write the predecessor's record back. In a copy it only frees. */
+/* Ends what was begun. inherited: others have the slots too, so they are closed, not unlocked. keep: write the predecessor's
+ * record back. In a copy it only frees. */
 void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy);
+
+/* For a run that gets the slots: a reference that counts as live. -ENOMEM. */
+int fk_hold_hand(struct flk_hold *hold, struct fk_handed **handed);
+/* Its tree is gone, and nobody who got them from it has the slots. */
+void fk_handed_end(struct fk_handed *handed);
+void fk_handed_unref(struct fk_handed *handed); /* NULL is fine */
+
+/* base with FLOCKCTL_*, as flk_hold_environ(). */
+int fk_hold_environ(const struct flk_hold *hold, char *const *base, char ***envp);
+size_t fk_hold_count_slots(const struct flk_hold *hold);
+void fk_hold_list_slots(const struct flk_hold *hold, int *fds);
 
 #endif

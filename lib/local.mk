@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 libflk_sources = \
+	lib/cgroup.c lib/cgroup.h \
 	lib/config.c lib/config.h \
+	lib/copy.c lib/copy.h \
 	lib/deadline.c lib/deadline.h \
 	lib/error.c lib/error.h \
 	lib/fd.c lib/fd.h \
+	lib/helper.c lib/helper.h \
 	lib/hold.c lib/hold.h \
 	lib/id.c lib/id.h \
 	lib/inspect.c lib/inspect.h \
+	lib/isolate.c lib/isolate.h \
 	lib/latch.c lib/latch.h \
 	lib/manage.c \
 	lib/owner.c lib/owner.h \
@@ -17,8 +21,12 @@ libflk_sources = \
 	lib/request.c lib/request.h \
 	lib/root.c lib/root.h \
 	lib/row.c lib/row.h \
+	lib/run.c \
 	lib/shared.c lib/shared.h \
-	lib/slot.c lib/slot.h
+	lib/slot.c lib/slot.h \
+	lib/start.c lib/start.h \
+	lib/supervise.c lib/supervise.h \
+	lib/tree.c lib/tree.h
 
 include_HEADERS = lib/flockctl.h
 pkgconfig_DATA = lib/flockctl.pc
@@ -28,6 +36,7 @@ lib_LTLIBRARIES = lib/libflockctl.la
 noinst_LTLIBRARIES += lib/libflk.la
 lib_libflk_la_SOURCES = $(libflk_sources)
 lib_libflk_la_CFLAGS = $(AM_CFLAGS) $(FLK_LIB_CFLAGS)
+lib_libflk_la_CPPFLAGS = $(AM_CPPFLAGS) -DFLK_TOOL='"$(bindir)/flockctl"'
 
 lib_libflockctl_la_SOURCES =
 lib_libflockctl_la_LIBADD = lib/libflk.la $(URCU_LIBS)

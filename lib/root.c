@@ -32,6 +32,7 @@ struct candidate {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char asked_for[PATH_MAX]; /* by flk_root_set() */
 static char chosen[PATH_MAX]; /* "": not yet */
+static bool chosen_by_name;
 static char warning[PATH_MAX + 512];
 
 __attribute__((format(printf, 2, 3))) static void because(struct candidate *candidate, const char *format, ...)
@@ -311,6 +312,7 @@ static int choose(void)
         code = refuse_two_worlds(candidates, choice);
     if (code >= 0) {
         warn(candidates, choice, made > 0);
+        chosen_by_name = candidates[choice].named;
         memcpy(chosen, path, sizeof chosen);
     }
     free(candidates);
@@ -325,6 +327,14 @@ int fk_root_path(const char **path)
     if (code == 0)
         *path = chosen;
     return code;
+}
+
+const char *fk_root_named(void)
+{
+    pthread_mutex_lock(&lock);
+    const char *path = chosen[0] && chosen_by_name ? chosen : NULL;
+    pthread_mutex_unlock(&lock);
+    return path;
 }
 
 int flk_root_get(char **path)

@@ -24,6 +24,8 @@ struct fk_root_policy {
 
 /* The absolute path; stays valid until flk_root_set(). */
 int fk_root_path(const char **path);
+/* The same where it was chosen by flk_root_set() or FLOCKCTL_DIR, else NULL: commands must be told of it, or they use another. */
+const char *fk_root_named(void);
 /* Opens path, which must be a directory that satisfies policy: a descriptor or a negative errno. */
 int fk_root_check(const char *path, const struct fk_root_policy *policy);
 void fk_root_after_fork_child(void);
