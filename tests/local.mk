@@ -3,12 +3,15 @@
 # A new test is a line in one of these lists. tests/unit/NAME and tests/stress/NAME are made from NAME.c, our TAP writer
 # and the convenience archive; tests/cli/NAME.t is an executable shell script that reads tests/tap/tap.sh.
 tests_unit = \
+	tests/unit/cgroup \
 	tests/unit/config \
+	tests/unit/copy \
 	tests/unit/deadline \
 	tests/unit/error \
 	tests/unit/fd \
 	tests/unit/hold \
 	tests/unit/id \
+	tests/unit/isolate \
 	tests/unit/kernel \
 	tests/unit/latch \
 	tests/unit/owner \
@@ -18,10 +21,14 @@ tests_unit = \
 	tests/unit/request \
 	tests/unit/root \
 	tests/unit/row \
-	tests/unit/slot
+	tests/unit/run \
+	tests/unit/slot \
+	tests/unit/supervise \
+	tests/unit/tree
 
 tests_cli = \
 	tests/cli/acquire.t \
+	tests/cli/completion.t \
 	tests/cli/define.t \
 	tests/cli/examples.t \
 	tests/cli/faults.t \
@@ -29,8 +36,20 @@ tests_cli = \
 	tests/cli/messages.t \
 	tests/cli/order.t \
 	tests/cli/podman.t \
+	tests/cli/run.t \
 	tests/cli/signals.t \
+	tests/cli/terminal.t \
+	tests/cli/timeout.t \
+	tests/cli/tree.t \
 	tests/cli/while.t
+# What they use beside the tool: a tree of processes, an eye on a lock, a terminal to run a command on.
+tests_cli_helpers = \
+	tests/cli/grow \
+	tests/cli/observe \
+	tests/cli/pty
+tests_cli_grow_LDADD =
+tests_cli_observe_LDADD =
+tests_cli_pty_LDADD =
 
 # Short in `make check`, long in `make check-stress`: STRESS_SCALE multiplies what they do.
 tests_stress = \
@@ -49,14 +68,19 @@ tests_bench = \
 	tests/bench/uncontended \
 	tests/bench/handoff \
 	tests/bench/throughput \
-	tests/bench/wakeups
+	tests/bench/wakeups \
+	tests/bench/late \
+	tests/bench/run
 tests_bench_helpers = tests/bench/spawn
 tests_bench_scripts = \
+	tests/bench/copy.sh \
 	tests/bench/start.sh
 tests_bench_uncontended_SOURCES = tests/bench/uncontended.c $(tests_bench_shared)
 tests_bench_handoff_SOURCES = tests/bench/handoff.c $(tests_bench_shared)
 tests_bench_throughput_SOURCES = tests/bench/throughput.c $(tests_bench_shared)
+tests_bench_run_SOURCES = tests/bench/run.c $(tests_bench_shared)
 tests_bench_wakeups_SOURCES = tests/bench/wakeups.c $(tests_bench_shared)
+tests_bench_late_SOURCES = tests/bench/late.c $(tests_bench_shared)
 tests_bench_spawn_SOURCES = tests/bench/spawn.c $(tests_bench_shared)
 tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
 
@@ -64,7 +88,7 @@ check_LTLIBRARIES = tests/tap/libtap.la tests/unit/libhelpers.la
 tests_tap_libtap_la_SOURCES = tests/tap/tap.c tests/tap/tap.h
 tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
-check_PROGRAMS += $(tests_unit) $(tests_stress)
+check_PROGRAMS += $(tests_unit) $(tests_stress) $(tests_cli_helpers)
 EXTRA_PROGRAMS += $(tests_bench) $(tests_bench_helpers)
 EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
@@ -87,7 +111,7 @@ prove: all $(check_PROGRAMS)
 	$(PROVE) --exec '' $(PROVE_FLAGS) "$$@"
 
 check-stress:
-	STRESS_SCALE=$${STRESS_SCALE:-10} $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tests_stress)'
+	STRESS_SCALE=$${STRESS_SCALE:-10} $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tests_stress) tests/cli/tree.t'
 
 bench: all $(tests_bench) $(tests_bench_helpers)
 	@$(AM_TESTS_ENVIRONMENT) set -- $(tests_bench); \

@@ -12,9 +12,10 @@
 
 #include "options.h"
 
-/* The exit status; *hold stays NULL unless it is ours (-E 0 is possible). *cancelled: cancel_fd was readable, and nothing has
+/* Waits at most wait_ms. The exit status; *hold stays NULL unless it is ours (-E 0 is possible). *cancelled: cancel_fd was readable, and nothing has
  * been said. */
-int acquire_names(struct options *options, const int *cancel_fd, struct flk_hold **hold, bool *cancelled);
+int acquire_names(const struct options *options, int64_t wait_ms, const int *cancel_fd, struct flk_hold **hold,
+                  bool *cancelled);
 /* Says what the user should know of it. */
 void acquire_tell(const struct flk_hold *hold);
 /* Large rows and numbers of 200 and above for inherited slots need more descriptors than a low soft limit allows. */

@@ -5,7 +5,9 @@
 
 enum exit_status {
     EXIT_DEADLOCK = 35,      /* only waiting could end it, and waiting would never end */
+    EXIT_PROBE = 69,         /* --probe failed: COMMAND wasn't started */
     EXIT_NOT_ACQUIRED = 75,  /* somebody else has it; -E gives another number */
+    EXIT_TIMED_OUT = 124,    /* COMMAND's time ran out */
     EXIT_OURS = 125,         /* flockctl itself failed: usage, lock directory, system */
     EXIT_CANNOT_RUN = 126,   /* COMMAND was found but can't be executed */
     EXIT_NOT_FOUND = 127,    /* COMMAND wasn't found */

@@ -13,7 +13,8 @@
 #include "verbs.h"
 
 const struct verb *const verbs[] = {
-    &verb_acquire, &verb_define, &verb_resize, &verb_remove, &verb_path, &verb_dir, &verb_help, &verb_version, NULL,
+    &verb_acquire, &verb_run, &verb_define, &verb_resize,  &verb_remove,
+    &verb_path,    &verb_dir, &verb_help,   &verb_version, NULL,
 };
 
 const struct verb *find_verb(const char *name)
@@ -145,7 +146,7 @@ int main(int argc, char **argv)
         complain("what to do is missing; for example: flockctl acquire NAME -- COMMAND. More: flockctl help");
         return EXIT_OURS;
     }
-    const struct verb *verb = find_verb(argv[at]);
+    const struct verb *verb = strcmp(argv[at], verb_supervise.name) == 0 ? &verb_supervise : find_verb(argv[at]);
     if (!verb)
         return refuse_verb(argc, argv, argv[at]);
     int status = EXIT_OURS;

@@ -13,9 +13,10 @@
 #include <unistd.h>
 
 #include "acquire.h"
-#include "command.h"
 #include "exit_status.h"
+#include "job.h"
 #include "message.h"
+#include "signals.h"
 
 struct verdict {
     int status; /* the exit status */
@@ -78,7 +79,8 @@ static int give_up(const struct options *options, int process, const struct sign
     return caught ? EXIT_SIGNALLED + caught : EXIT_OURS;
 }
 
-static int run_keeper(struct options *options, int process, int parent, const struct signals *signals)
+static int run_keeper(const struct options *options, int64_t wait_ms, int process, int parent,
+                      const struct signals *signals)
 {
     struct verdict verdict = {0};
     struct flk_hold *hold = NULL;
@@ -86,7 +88,7 @@ static int run_keeper(struct options *options, int process, int parent, const st
     bool cancelled = false;
     if (cancel < 0)
         complain("can't wait: %s", strerrordesc_np(errno));
-    verdict.status = cancel < 0 ? EXIT_OURS : acquire_names(options, &cancel, &hold, &cancelled);
+    verdict.status = cancel < 0 ? EXIT_OURS : acquire_names(options, wait_ms, &cancel, &hold, &cancelled);
     if (cancelled)
         verdict.status = give_up(options, process, signals);
     if (hold) {
@@ -128,6 +130,10 @@ int keeper_start(struct options *options)
 {
     struct signals signals;
     struct rlimit limit;
+    int64_t wait_ms;
+    int status = job_bound_wait(options, &wait_ms);
+    if (status)
+        return status;
     int ends[2], process = pidfd_open(options->while_pid, 0);
     if (process < 0) {
         complain("there is no process %d to hold it for: %s", (int)options->while_pid, strerrordesc_np(errno));
@@ -148,7 +154,7 @@ int keeper_start(struct options *options)
     }
     close_inherited(&process, &ends[1]);
     acquire_raise_limit(&limit);
-    if (signals_block(&signals) < 0)
+    if (signals_block(&signals, false) < 0)
         _exit(EXIT_OURS);
-    _exit(run_keeper(options, process, ends[1], &signals));
+    _exit(run_keeper(options, wait_ms, process, ends[1], &signals));
 }

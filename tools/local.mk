@@ -3,12 +3,15 @@
 bin_PROGRAMS = tools/flockctl
 tools_flockctl_SOURCES = \
 	tools/acquire.h \
-	tools/command.c tools/command.h \
 	tools/exit_status.h \
 	tools/flockctl.c \
+	tools/job.c tools/job.h \
 	tools/keeper.c \
 	tools/message.c tools/message.h \
 	tools/options.c tools/options.h \
+	tools/probe.c tools/probe.h \
+	tools/report.c tools/report.h \
+	tools/signals.c tools/signals.h \
 	tools/verb_acquire.c \
 	tools/verb_define.c \
 	tools/verb_dir.c \
@@ -16,6 +19,8 @@ tools_flockctl_SOURCES = \
 	tools/verb_path.c \
 	tools/verb_remove.c \
 	tools/verb_resize.c \
+	tools/verb_run.c \
+	tools/verb_supervise.c \
 	tools/verb_version.c \
 	tools/verbs.h
 
@@ -24,3 +29,6 @@ tools_flockctl_SOURCES = \
 tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS)
 # The same for libc: without the dynamic loader the tool starts in three quarters of the time.
 tools_flockctl_LDFLAGS = $(AM_LDFLAGS) $(FLK_TOOL_LDFLAGS)
+
+bashcompletiondir = $(datadir)/bash-completion/completions
+dist_bashcompletion_DATA = tools/completion/flockctl

@@ -63,12 +63,44 @@ static size_t end_line(struct line *line)
     return line->length;
 }
 
+/* A descriptor of our own of a pipe or terminal, which alone is non-blocking; O_NONBLOCK on stderr itself would change it for
+ * everybody who shares it. */
+static int open_stderr(void)
+{
+    struct stat status;
+    if (fstat(STDERR_FILENO, &status) < 0)
+        return -1;
+    if (!S_ISFIFO(status.st_mode) && !S_ISCHR(status.st_mode))
+        return STDERR_FILENO;
+    return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+static void write_now(struct line *line)
+{
+    size_t length = end_line(line);
+    int fd = open_stderr();
+    struct pollfd room = {.fd = fd < 0 ? STDERR_FILENO : fd, .events = POLLOUT};
+    bool writable =
+        poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && !(room.revents & POLLERR); /* no SIGPIPE for a message */
+    if (writable && write(room.fd, line->text, length) < 0)
+        errno = 0; /* full after all */
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
+__attribute__((format(printf, 2, 0))) static void compose_line(struct line *line, const char *format, va_list arguments)
+{
+    struct line text = {.length = 0};
+    line->length = 0;
+    add_list(&text, format, arguments);
+    add(line, "flockctl: ");
+    add_text(line, text.text, sizeof text.text);
+}
+
 __attribute__((format(printf, 1, 0))) static void write_line(const char *format, va_list arguments)
 {
-    struct line line = {.length = 0}, text = {.length = 0};
-    add_list(&text, format, arguments);
-    add(&line, "flockctl: ");
-    add_text(&line, text.text, sizeof text.text);
+    struct line line;
+    compose_line(&line, format, arguments);
     size_t length = end_line(&line);
     if (write(STDERR_FILENO, line.text, length) < 0)
         errno = 0; /* nobody is left to be told */
@@ -100,6 +132,27 @@ void complain(const char *format, ...)
     va_end(arguments);
 }
 
+void say_now(const char *format, ...)
+{
+    struct line line;
+    va_list arguments;
+    va_start(arguments, format);
+    compose_line(&line, format, arguments);
+    va_end(arguments);
+    if (!message_quiet)
+        write_now(&line);
+}
+
+void complain_now(const char *format, ...)
+{
+    struct line line;
+    va_list arguments;
+    va_start(arguments, format);
+    compose_line(&line, format, arguments);
+    va_end(arguments);
+    write_now(&line);
+}
+
 int exit_status_of(int code, int conflict_status)
 {
     if (code == -EBUSY || code == -ETIMEDOUT)
@@ -114,6 +167,15 @@ int complain_of(int code, int conflict_status)
     else
         say("%s", flk_error_detail());
     return exit_status_of(code, conflict_status);
+}
+
+const char *time_text(int64_t ms, char text[TIME_TEXT_SIZE])
+{
+    if (ms % 1000 == 0)
+        snprintf(text, TIME_TEXT_SIZE, "%lld s", (long long)(ms / 1000));
+    else
+        snprintf(text, TIME_TEXT_SIZE, "%lld ms", (long long)ms);
+    return text;
 }
 
 /* ---- the waiting message ---- */
@@ -175,18 +237,6 @@ static void compose(struct line *line, const struct flk_waiting *waiting)
     add_process(line, waiting->first);
 }
 
-/* A descriptor of our own of a pipe or terminal, which alone is non-blocking; O_NONBLOCK on stderr itself would change it for
- * everybody who shares it. */
-static int open_stderr(void)
-{
-    struct stat status;
-    if (fstat(STDERR_FILENO, &status) < 0)
-        return -1;
-    if (!S_ISFIFO(status.st_mode) && !S_ISCHR(status.st_mode))
-        return STDERR_FILENO;
-    return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-}
-
 void message_waiting(const struct flk_waiting *waiting, void *data)
 {
     struct line line = {.length = 0};
@@ -194,13 +244,5 @@ void message_waiting(const struct flk_waiting *waiting, void *data)
     if (message_quiet)
         return;
     compose(&line, waiting);
-    size_t length = end_line(&line);
-    int fd = open_stderr();
-    struct pollfd room = {.fd = fd < 0 ? STDERR_FILENO : fd, .events = POLLOUT};
-    bool writable =
-        poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && !(room.revents & POLLERR); /* no SIGPIPE for a message */
-    if (writable && write(room.fd, line.text, length) < 0)
-        errno = 0; /* full after all: the next one will say it */
-    if (fd > STDERR_FILENO)
-        close(fd);
+    write_now(&line);
 }

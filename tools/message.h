@@ -12,8 +12,15 @@ extern bool message_quiet, message_verbose;
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));   /* not with --quiet */
 void chat(const char *format, ...) __attribute__((format(printf, 1, 2)));  /* with --verbose only */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2))); /* always */
+/* As say() and complain(), but lost when stderr takes no more just now: who hangs there can't end what is to be ended. */
+void say_now(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void complain_now(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The library's last failure; quietly, if it only says that somebody else has it and --quiet was given. Its exit status. */
 int complain_of(int code, int conflict_status);
+
+/* A time as people write it: "2 s", "1500 ms". */
+#define TIME_TEXT_SIZE 32
+const char *time_text(int64_t ms, char text[TIME_TEXT_SIZE]);
 
 /* For struct flk_options: one line that says what is waited for, who has it, who is first in line. Never blocks: a waiter
  * that hangs in a full pipe would keep everybody behind it waiting. */

@@ -5,14 +5,37 @@
 #include <flockctl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "deadline.h"
 #include "exit_status.h"
+#include "isolate.h"
 #include "message.h"
 
 /* Long options without a letter. */
-enum { OPT_DIR = 256, OPT_VERSION, OPT_SLOTS, OPT_DETACH, OPT_WHILE, OPT_LATCH };
+enum {
+    OPT_DIR = 256,
+    OPT_VERSION,
+    OPT_SLOTS,
+    OPT_PROBE,
+    OPT_PROBE_TIMEOUT,
+    OPT_TIMEOUT,
+    OPT_DEADLINE,
+    OPT_SIGNAL,
+    OPT_DETACH,
+    OPT_PGRP,
+    OPT_OUTPUT,
+    OPT_STDOUT,
+    OPT_STDERR,
+    OPT_OUTPUT_LIMIT,
+    OPT_CGROUP,
+    OPT_ISOLATE,
+    OPT_REPORT,
+    OPT_WHILE,
+    OPT_LATCH,
+};
 
 static const struct {
     struct option option;
@@ -29,8 +52,22 @@ static const struct {
     {{"slots", required_argument, NULL, OPT_SLOTS}, GROUP_SLOTS},
     {{"shared", no_argument, NULL, 's'}, GROUP_LOCK},
     {{"label", required_argument, NULL, 'l'}, GROUP_LOCK},
+    {{"probe", required_argument, NULL, OPT_PROBE}, GROUP_LOCK},
+    {{"probe-timeout", required_argument, NULL, OPT_PROBE_TIMEOUT}, GROUP_LOCK},
     {{"shell", required_argument, NULL, 'c'}, GROUP_RUN},
+    {{"timeout", required_argument, NULL, OPT_TIMEOUT}, GROUP_RUN},
+    {{"deadline", required_argument, NULL, OPT_DEADLINE}, GROUP_RUN},
+    {{"kill-after", required_argument, NULL, 'k'}, GROUP_RUN},
+    {{"signal", required_argument, NULL, OPT_SIGNAL}, GROUP_RUN},
     {{"detach", no_argument, NULL, OPT_DETACH}, GROUP_RUN},
+    {{"pgrp", no_argument, NULL, OPT_PGRP}, GROUP_RUN},
+    {{"output", required_argument, NULL, OPT_OUTPUT}, GROUP_RUN},
+    {{"stdout", required_argument, NULL, OPT_STDOUT}, GROUP_RUN},
+    {{"stderr", required_argument, NULL, OPT_STDERR}, GROUP_RUN},
+    {{"output-limit", required_argument, NULL, OPT_OUTPUT_LIMIT}, GROUP_RUN},
+    {{"cgroup", required_argument, NULL, OPT_CGROUP}, GROUP_RUN},
+    {{"isolate", required_argument, NULL, OPT_ISOLATE}, GROUP_RUN},
+    {{"report", required_argument, NULL, OPT_REPORT}, GROUP_RUN},
     {{"while", required_argument, NULL, OPT_WHILE}, GROUP_WHILE},
     {{"latch", no_argument, NULL, OPT_LATCH}, GROUP_LATCH},
 };
@@ -107,6 +144,51 @@ bool parse_number(const char *text, unsigned long least, unsigned long most, uns
     return true;
 }
 
+bool parse_size(const char *text, uint64_t *size)
+{
+    static const char suffixes[] = "KMG";
+    int64_t number;
+    const char *end = *text >= '0' && *text <= '9' ? take_digits(text, &number) : NULL;
+    if (!end)
+        return false;
+    const char *suffix = *end ? strchr(suffixes, *end) : NULL;
+    unsigned shift = suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
+    if (end[suffix ? 1 : 0] || number > INT64_MAX >> shift)
+        return false;
+    *size = (uint64_t)number << shift;
+    return true;
+}
+
+static bool parse_real_time_signal(const char *name, int *number)
+{
+    unsigned long above = 0;
+    if (strncmp(name, "RTMIN", 5) != 0)
+        return false;
+    name += 5;
+    if (*name && (*name != '+' || !parse_number(name + 1, 0, (unsigned long)(SIGRTMAX - SIGRTMIN), &above)))
+        return false;
+    *number = SIGRTMIN + (int)above;
+    return true;
+}
+
+bool parse_signal(const char *text, int *number)
+{
+    unsigned long value;
+    if (parse_number(text, 1, (unsigned long)SIGRTMAX, &value)) {
+        *number = (int)value;
+        return true;
+    }
+    const char *name = strncmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    for (int i = 1; i < SIGRTMIN; i++) {
+        const char *known = sigabbrev_np(i);
+        if (known && strcmp(known, name) == 0) {
+            *number = i;
+            return true;
+        }
+    }
+    return parse_real_time_signal(name, number);
+}
+
 static bool take_number(const char *what, const char *text, unsigned long least, unsigned long most,
                         unsigned long *value)
 {
@@ -121,6 +203,96 @@ static bool take_time(const char *what, const char *text, int64_t *ms)
     if (parse_time(text, ms))
         return true;
     complain("%s is not a time for %s; give one like 1.5, 250ms, 30s, 2m, 1h, 1d or forever", text, what);
+    return false;
+}
+
+static bool take_deadline(struct options *options, const char *text)
+{
+    int64_t ms;
+    if (!take_time("--deadline", text, &ms))
+        return false;
+    options->deadline = fk_deadline_in_ms(ms);
+    return true;
+}
+
+static bool take_limit(const char *what, const char *text, int64_t *ms)
+{
+    if (!take_time(what, text, ms))
+        return false;
+    if (*ms == FLK_FOREVER)
+        *ms = 0;
+    return true;
+}
+
+static bool take_size(const char *text, uint64_t *size)
+{
+    if (parse_size(text, size))
+        return true;
+    complain("%s is not a size for --output-limit; give one like 4096, 10K, 5M or 2G", text);
+    return false;
+}
+
+static bool take_signal(const char *text, int *number)
+{
+    if (parse_signal(text, number))
+        return true;
+    complain("%s is not a signal; give one like TERM, INT or 15 (all of them: kill -l)", text);
+    return false;
+}
+
+static bool take_isolate(const char *text, unsigned *isolate)
+{
+    if (fk_isolate_parse(text, isolate) == 0)
+        return true;
+    complain("%s", flk_error_detail());
+    return false;
+}
+
+static bool take_value_of_run(struct options *options, int which, const char *text)
+{
+    switch (which) {
+    case OPT_PROBE:
+        options->probe = text;
+        return true;
+    case OPT_PROBE_TIMEOUT:
+        return take_limit("--probe-timeout", text, &options->probe_timeout_ms);
+    case 'c':
+        options->shell = text;
+        return true;
+    case OPT_TIMEOUT:
+        return take_limit("--timeout", text, &options->timeout_ms);
+    case OPT_DEADLINE:
+        return take_deadline(options, text);
+    case 'k':
+        return take_time("--kill-after", text, &options->kill_after_ms);
+    case OPT_SIGNAL:
+        return take_signal(text, &options->signal);
+    case OPT_DETACH:
+        options->detach = true;
+        return true;
+    case OPT_PGRP:
+        options->pgrp = true;
+        return true;
+    case OPT_OUTPUT:
+        options->output = text;
+        return true;
+    case OPT_STDOUT:
+        options->out = text;
+        return true;
+    case OPT_STDERR:
+        options->err = text;
+        return true;
+    case OPT_OUTPUT_LIMIT:
+        return take_size(text, &options->output_limit);
+    case OPT_CGROUP:
+        options->cgroup = text;
+        return true;
+    case OPT_ISOLATE:
+        return take_isolate(text, &options->isolate);
+    case OPT_REPORT:
+        options->report = text;
+        return true;
+    }
     return false;
 }
 
@@ -166,12 +338,6 @@ static bool take_value(struct options *options, int which, const char *text)
     case 'l':
         options->label = text;
         return true;
-    case 'c':
-        options->shell = text;
-        return true;
-    case OPT_DETACH:
-        options->detach = true;
-        return true;
     case OPT_WHILE:
         if (!take_number("a process id", text, 1, INT_MAX, &number))
             return false;
@@ -181,7 +347,15 @@ static bool take_value(struct options *options, int which, const char *text)
         options->latch = true;
         return true;
     }
-    return false;
+    return take_value_of_run(options, which, text);
+}
+
+/* Without COMMAND there is nothing that these could be about. */
+static void note_need(struct options *options, int which)
+{
+    for (size_t i = 0; i < TABLE_SIZE; i++)
+        if (table[i].option.val == which && (table[i].group == GROUP_RUN || which == OPT_PROBE))
+            options->needs_command = table[i].option.name;
 }
 
 /* ---- the line ---- */
@@ -229,8 +403,15 @@ static void set_defaults(struct options *options)
 {
     const char *dir = options->dir;
     bool help = options->help, version = options->version;
-    *options = (struct options){
-        .wait_ms = FLK_FOREVER, .conflict_status = EXIT_NOT_ACQUIRED, .dir = dir, .help = help, .version = version};
+    *options = (struct options){.wait_ms = FLK_FOREVER,
+                                .conflict_status = EXIT_NOT_ACQUIRED,
+                                .probe_timeout_ms = 10000,
+                                .kill_after_ms = 10000,
+                                .deadline = FK_NEVER,
+                                .signal = SIGTERM,
+                                .dir = dir,
+                                .help = help,
+                                .version = version};
 }
 
 bool options_parse(int argc, char **argv, unsigned groups, struct options *options)
@@ -258,6 +439,7 @@ bool options_parse(int argc, char **argv, unsigned groups, struct options *optio
         } else if (!take_value(options, which, optarg)) {
             return false;
         }
+        note_need(options, which);
     }
     return true;
 }

@@ -14,8 +14,8 @@ enum option_group {
     GROUP_GLOBAL = 1 << 0, /* --dir -q -v -h --version */
     GROUP_WAIT = 1 << 1,   /* -n -w -E */
     GROUP_SLOTS = 1 << 2,  /* --slots */
-    GROUP_LOCK = 1 << 3,   /* -s -l */
-    GROUP_RUN = 1 << 4,    /* -c --detach */
+    GROUP_LOCK = 1 << 3,   /* -s -l --probe --probe-timeout */
+    GROUP_RUN = 1 << 4,    /* -c --timeout --deadline -k --signal --detach --pgrp --output ... */
     GROUP_WHILE = 1 << 5,  /* --while */
     GROUP_LATCH = 1 << 6,  /* --latch */
 };
@@ -26,8 +26,15 @@ struct options {
     int64_t wait_ms; /* FLK_FOREVER */
     int conflict_status;
     unsigned slots; /* 0: not given */
-    bool shared, detach, latch;
-    const char *label, *shell;
+    bool shared, detach, pgrp, latch;
+    const char *label, *shell, *probe;
+    int64_t timeout_ms, probe_timeout_ms, kill_after_ms; /* 0: no limit; 0: no limit; negative: no KILL */
+    int64_t deadline;                                    /* of CLOCK_MONOTONIC, see deadline.h */
+    int signal;
+    const char *output, *out, *err, *cgroup, *report; /* NULL: not given */
+    uint64_t output_limit;                            /* 0: none */
+    unsigned isolate;
+    const char *needs_command; /* the last one given of those that are about COMMAND; NULL: none */
     pid_t while_pid; /* 0: not given */
     char **operands;
     size_t n_operands;
@@ -42,6 +49,10 @@ int options_parse_global(int argc, char **argv, struct options *options);
 
 /* 1.5, 250ms, 30s, 2m, 1h, 1d, forever; in ms, rounded up. False: not a time. */
 bool parse_time(const char *text, int64_t *ms);
+/* 10, 10K, 5M, 2G; K is 1024. False: not a size. */
+bool parse_size(const char *text, uint64_t *size);
+/* TERM, SIGTERM, 15, RTMIN+3. False: not a signal. */
+bool parse_signal(const char *text, int *number);
 /* Decimal digits, from least to most. */
 bool parse_number(const char *text, unsigned long least, unsigned long most, unsigned long *value);
 

@@ -6,13 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "exit_status.h"
 #include "message.h"
 #include "acquire.h"
-#include "command.h"
+#include "deadline.h"
+#include "job.h"
+#include "signals.h"
 #include "verbs.h"
 
 /* ---- NAME[:COUNT] ---- */
@@ -81,13 +82,6 @@ void acquire_raise_limit(struct rlimit *before)
         setrlimit(RLIMIT_NOFILE, &(struct rlimit){before->rlim_max, before->rlim_max});
 }
 
-/* The command gets back what we were started with. */
-static void restore_limit(const struct rlimit *before)
-{
-    if (before->rlim_cur < before->rlim_max)
-        setrlimit(RLIMIT_NOFILE, before);
-}
-
 /* ---- with a command ---- */
 
 void acquire_tell(const struct flk_hold *hold)
@@ -104,14 +98,15 @@ void acquire_tell(const struct flk_hold *hold)
     }
 }
 
-int acquire_names(struct options *options, const int *cancel_fd, struct flk_hold **hold, bool *cancelled)
+int acquire_names(const struct options *options, int64_t wait_ms, const int *cancel_fd, struct flk_hold **hold,
+                  bool *cancelled)
 {
     const struct flk_options how = {.label = options->label, .cancel_fd = cancel_fd, .waiting = message_waiting};
     struct flk_want *wants = parse_wants(options);
     *cancelled = false;
     if (!wants)
         return EXIT_OURS;
-    int code = flk_acquire_many(wants, options->n_operands, &how, options->wait_ms, hold);
+    int code = flk_acquire_many(wants, options->n_operands, &how, wait_ms, hold);
     free_wants(wants, options->n_operands);
     *cancelled = code == -ECANCELED;
     if (*cancelled)
@@ -119,128 +114,68 @@ int acquire_names(struct options *options, const int *cancel_fd, struct flk_hold
     return code < 0 ? complain_of(code, options->conflict_status) : 0;
 }
 
-/* What the shell would say: died by signal n is 128 + n. Of the signals that people end things with we die too, so that a
- * loop around us stops as it would without us. */
-static int exit_as(int status)
+/* A process that is to stop gives its place up, so that the others go on, and queues again when it is continued. */
+static int wait_for_names(const struct job *job, const struct signals *signals, struct flk_hold **hold)
 {
-    if (WIFEXITED(status))
-        return WEXITSTATUS(status);
-    int number = WTERMSIG(status);
-    if (number == SIGINT || number == SIGQUIT || number == SIGTERM || number == SIGHUP)
-        signals_die_of(number);
-    return EXIT_SIGNALLED + number;
+    const struct options *options = job->options;
+    int64_t until = fk_deadline_in_ms(options->wait_ms);
+    for (;;) {
+        bool cancelled;
+        int64_t left_ms = job_left_ms(job, until);
+        int status = acquire_names(options, left_ms, &signals->fd, hold, &cancelled);
+        if (!cancelled) {
+            if (!*hold && status == options->conflict_status)
+                job_tell_late(job);
+            return status;
+        }
+        int caught = signals_take(signals);
+        if (caught == SIGTSTP)
+            signals_stop();
+        else if (caught)
+            signals_die_of(caught);
+    }
 }
 
-/* Commands that are told of a directory by name must find the same one, wherever they are started. */
-static int export_root(const struct options *options)
-{
-    const char *named = getenv("FLOCKCTL_DIR");
-    char *path;
-    if (!options->dir && (!named || !*named))
-        return 0;
-    int code = flk_root_get(&path);
-    if (code == 0) {
-        setenv("FLOCKCTL_DIR", path, 1);
-        free(path);
-    }
-    return code;
-}
-
-/* Takes over the hold. */
-static int run_held(struct flk_hold *hold, const struct options *options, char **command, const struct signals *signals,
-                    const struct rlimit *limit)
-{
-    char **environment;
-    pid_t pid;
-    int status = 0, code = export_root(options);
-    if (code == 0)
-        code = flk_hold_environ(hold, &environment);
-    if (code == 0 && !options->detach)
-        code = flk_hold_inherit(hold, 1);
-    if (code < 0) {
-        flk_hold_decline(hold);
-        return complain_of(code, EXIT_OURS);
-    }
-    restore_limit(limit);
-    int caught = signals_take(signals);
-    if (caught) { /* between the acquiring and the exec: the command doesn't start */
-        flk_hold_decline(hold);
-        signals_die_of(caught);
-    }
-    status = command_start(command, environment, signals, &pid);
-    free(environment);
-    if (status) {
-        flk_hold_decline(hold);
-        return status;
-    }
-    status = command_wait(pid, signals);
-    flk_hold_release(hold);
-    return exit_as(status);
-}
-
-static int acquire_and_run(struct options *options, char **command)
+static int acquire_and_run(struct job *job)
 {
     struct signals signals;
     struct rlimit limit;
     struct flk_hold *hold = NULL;
-    int code = signals_block(&signals);
+    int code = signals_block(&signals, true);
     if (code < 0) {
         complain("can't wait for signals: %s%s", strerrordesc_np(-code),
                  code == -EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
         return EXIT_OURS;
     }
     acquire_raise_limit(&limit);
-    bool cancelled;
-    int status = acquire_names(options, &signals.fd, &hold, &cancelled);
-    if (cancelled) {
-        int caught = signals_take(&signals);
-        signals_die_of(caught ? caught : SIGTERM);
-    }
+    int status = wait_for_names(job, &signals, &hold);
     if (!hold)
         return status;
     acquire_tell(hold);
-    return run_held(hold, options, command, &signals, &limit);
+    job->files = &limit;
+    return job_run(job, hold, &signals);
 }
 
 /* ---- the verb ---- */
 
-static void complain_of_missing_command(const struct options *options)
-{
-    char *words = NULL;
-    size_t size;
-    FILE *out = open_memstream(&words, &size);
-    for (size_t i = 1; out && i < options->n_operands; i++)
-        fprintf(out, " %s", options->operands[i]);
-    bool written = out && fclose(out) == 0;
-    complain("acquire needs \"--\" between the names and the command; for example: flockctl acquire %s --%s",
-             options->n_operands ? options->operands[0] : "NAME", written && *words ? words : " COMMAND");
-    free(words);
-}
-
 static int run_acquire(struct options *options)
 {
-    char *shell[] = {(char *)"sh", (char *)"-c", (char *)options->shell, NULL};
-    char **command = options->shell ? shell : options->command;
-    if (options->shell && options->command) {
-        complain("-c and \"-- COMMAND\" can't both be given; leave one out");
-        return EXIT_OURS;
+    struct job job;
+    char example[FLK_NAME_MAX + 32];
+    snprintf(example, sizeof example, "acquire %.220s", options->n_operands ? options->operands[0] : "NAME");
+    if (options->while_pid) {
+        bool command = options->command || options->shell;
+        if (command || options->needs_command) {
+            complain("--while holds without a command; leave %s%s out", command ? "" : "--",
+                     command ? "the command" : options->needs_command);
+            return EXIT_OURS;
+        }
+        return check_operands(&verb_acquire, options, 1, SIZE_MAX) ? keeper_start(options) : EXIT_OURS;
     }
-    if (options->while_pid && (command || options->detach)) {
-        complain("--while holds without a command; leave %s out", command ? "the command" : "--detach");
-        return EXIT_OURS;
-    }
-    if (!options->while_pid && !command) {
-        complain_of_missing_command(options);
-        return EXIT_OURS;
-    }
-    if (command && !command[0]) {
-        complain("there is no command behind \"--\"; for example: flockctl acquire %s -- COMMAND",
-                 options->n_operands ? options->operands[0] : "NAME");
-        return EXIT_OURS;
-    }
-    if (!check_operands(&verb_acquire, options, 1, SIZE_MAX))
-        return EXIT_OURS;
-    return options->while_pid ? keeper_start(options) : acquire_and_run(options, command);
+    int status = job_prepare(&job, options, "acquire", example);
+    if (status == 0 && !check_operands(&verb_acquire, options, 1, SIZE_MAX))
+        status = EXIT_OURS;
+    return status ? status : acquire_and_run(&job);
 }
 
 const struct verb verb_acquire = {
@@ -259,8 +194,8 @@ const struct verb verb_acquire = {
         "  -s, --shared                together with other shared holders (names of one slot)\n"
         "      --slots N               how many slots NAME has; checked when it exists, one NAME only\n"
         "  -l, --label TEXT            shown to those who wait\n"
-        "  -c, --shell TEXT            instead of -- COMMAND: sh -c TEXT\n"
-        "      --detach                processes that outlive COMMAND don't keep the lock\n"
+        "      --probe CMD             must succeed under the lock, before COMMAND; else exit status 69\n"
+        "      --probe-timeout TIME    how long the probe may take (default 10s)\n" RUN_HELP
         "      --while PID             no command: hold until process PID ends; print the id and return once it is "
         "held\n"
         "\n"

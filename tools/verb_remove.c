@@ -3,6 +3,7 @@
 #include <flockctl.h>
 
 #include "exit_status.h"
+#include "job.h"
 #include "message.h"
 #include "verbs.h"
 
@@ -10,9 +11,12 @@ static int run_remove(struct options *options)
 {
     if (!check_operands(&verb_remove, options, 1, SIZE_MAX))
         return EXIT_OURS;
-    int status = 0;
+    int64_t wait_ms;
+    int status = job_bound_wait(options, &wait_ms);
+    if (status)
+        return status;
     for (size_t i = 0; i < options->n_operands; i++) {
-        int code = flk_row_remove(options->operands[i], options->wait_ms);
+        int code = flk_row_remove(options->operands[i], wait_ms);
         if (code < 0)
             status = complain_of(code, options->conflict_status);
     }

@@ -3,6 +3,7 @@
 #include <flockctl.h>
 
 #include "exit_status.h"
+#include "job.h"
 #include "message.h"
 #include "verbs.h"
 
@@ -15,7 +16,11 @@ static int run_resize(struct options *options)
         complain("%s is not a number of slots; give one from 1 to %u", options->operands[1], FLK_SLOTS_MAX);
         return EXIT_OURS;
     }
-    int code = flk_row_resize(options->operands[0], (unsigned)slots, options->wait_ms);
+    int64_t wait_ms;
+    int status = job_bound_wait(options, &wait_ms);
+    if (status)
+        return status;
+    int code = flk_row_resize(options->operands[0], (unsigned)slots, wait_ms);
     return code < 0 ? complain_of(code, options->conflict_status) : 0;
 }
 

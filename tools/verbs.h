@@ -15,7 +15,27 @@ struct verb {
     int (*run)(struct options *options); /* the exit status */
 };
 
-extern const struct verb verb_acquire, verb_define, verb_resize, verb_remove, verb_path, verb_dir, verb_help, verb_version;
+extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_remove, verb_path, verb_dir, verb_help,
+    verb_version;
+
+/* Of the options about COMMAND, for the help of the verbs that take them. */
+#define RUN_HELP                                                                                                       \
+    "  -c, --shell TEXT            instead of -- COMMAND: sh -c TEXT\n"                                               \
+    "      --timeout TIME          limit of COMMAND; then SIGTERM, SIGKILL, and exit status 124\n"                    \
+    "      --deadline TIME         limit of waiting and COMMAND together, from now\n"                                 \
+    "  -k, --kill-after TIME       grace between SIGTERM and SIGKILL (default 10s)\n"                                 \
+    "      --signal SIG            instead of SIGTERM when its time is over\n"                                        \
+    "      --detach                leave processes that outlive COMMAND alone, without the lock\n"                    \
+    "      --pgrp                  COMMAND gets a process group of its own\n"                                         \
+    "      --output FILE           copy what it prints to FILE, too\n"                                                \
+    "      --stdout FILE, --stderr FILE   the same for one stream\n"                                                  \
+    "      --output-limit SIZE     of each copy: 4096, 10K, 5M, 2G\n"                                                 \
+    "      --cgroup NAME           start COMMAND inside this cgroup, below ours\n"                                    \
+    "      --isolate LIST          new namespaces: pid,net,ipc,uts,mount,user,cgroup\n"                               \
+    "      --report FILE           append a line of JSON: command, status, exit, signal, timed_out, waited_ms, ran_ms,\n" \
+    "                              user_ms, system_ms, max_rss_kib, stragglers, left, id, slots, started\n"
+
+extern const struct verb verb_supervise; /* hidden: in no list, not suggested */
 
 /* All of them, and a NULL. */
 extern const struct verb *const verbs[];

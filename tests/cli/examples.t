@@ -7,7 +7,8 @@
 examples=$top_srcdir/doc/examples
 hold=$top_builddir/doc/examples/hold
 events=$top_builddir/doc/examples/events
-[ -x "$hold" ] && [ -x "$events" ] || bail_out "the example programs are not there: run make check first"
+run_example=$top_builddir/doc/examples/run
+[ -x "$hold" ] && [ -x "$events" ] && [ -x "$run_example" ] || bail_out "the example programs are not there: run make check first"
 
 # ---- guarded.mk ----
 
@@ -113,6 +114,23 @@ reap waiter
 is "$status:$out" "0:" "events: gives up at the end of its input"
 not_ok "events: has left the queue" queues events
 let_go
+
+# ---- run.c ----
+
+FLOCKCTL_TOOL=$FLOCKCTL
+export FLOCKCTL_TOOL
+run "$run_example" run 10 sh -c '"$FLOCKCTL_TOOL" acquire -n run -- true; echo "$FLOCKCTL_NAME $?"; exit 3'
+is "$status" 3 "run: exits as its command does"
+is "$out" "run 75
+ended with 3" "run: the command has the lock, and all others haven't"
+run "$run_example" run 10 sh -c 'setsid sleep 1000 & exit 0'
+is "$out" "ended with 0
+left 1 processes, which were ended" "run: what it leaves behind is ended"
+run "$run_example" run 0.1 sleep 1000
+like "$status:$out" "^1:took too long, and was ended after [1-9][0-9][0-9]+ ms$" "run: a limit"
+run "$run_example" run 10 /no/such/command
+like "$status:$err" "^1:run: .*/no/such/command" "run: a command that isn't there"
+ok "run: released" flockctl acquire -n run -- true
 
 # ---- join.sh, join.py ----
 

@@ -66,12 +66,12 @@ printf 'echo "ran $0 $*"\n' >"$T/no_first_line"
 chmod +x "$T/no_interpreter" "$T/no_first_line" "$T/empty"
 # A directory of PATH that is closed to us would make another error of it.
 PATH=/usr/bin:/bin
-bad 127 'command no-such-command wasn.t found in PATH, .*; ' acquire x -- no-such-command
+bad 127 'command no-such-command wasn.t found in PATH; ' acquire x -- no-such-command
 bad 127 "command $T/nowhere wasn.t found; " acquire x -- "$T/nowhere"
 bad 127 'command  wasn.t found' acquire x -- ''
 bad 126 "command $T/not executable can.t be run: .*chmod" acquire x -- "$T/not executable"
 bad 126 "command $T can.t be run: " acquire x -- "$T"
-bad 127 "$T/no_interpreter can.t be run: the interpreter.*; " acquire x -- "$T/no_interpreter"
+bad 127 "$T/no_interpreter can.t be run: .*the interpreter $T/no/interpreter, which isn.t there; " acquire x -- "$T/no_interpreter"
 run env PATH="$T:$PATH" "$FLOCKCTL" acquire x -- no_interpreter
 is "$status" 127 "the same through PATH"
 like "$err" 'command no_interpreter .*interpreter.*; ' "  with the same reason"

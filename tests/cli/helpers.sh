@@ -51,11 +51,14 @@ last_number() {
     sed -n '2s/^number=0*\([0-9]\)/\1/p; 2q' "$FLOCKCTL_DIR/rows/$1/latch"
 }
 
-# How many queue for a name.
+# How many wait for a name; a holder that had to queue may still have its ticket.
 tickets() {
+    tickets_admitted=$(sed -n '5s/^admitted=0*\([0-9]\)/\1/p; 5q' "$FLOCKCTL_DIR/rows/$1/latch")
     tickets_count=0
     for tickets_file in "$FLOCKCTL_DIR/rows/$1/queue"/*[0-9]; do
-        [ ! -e "$tickets_file" ] || tickets_count=$((tickets_count + 1))
+        if [ -e "$tickets_file" ] && [ "${tickets_file##*/}" -gt "$tickets_admitted" ]; then
+            tickets_count=$((tickets_count + 1))
+        fi
     done
     echo "$tickets_count"
 }
@@ -97,7 +100,7 @@ log_is() {
 # nothing_left NAME...: nobody queues and nobody holds
 nothing_left() {
     for left_name in "$@"; do
-        is "$(tickets "$left_name")" 0 "nobody is left in the queue of $left_name"
+        is "$(ls "$FLOCKCTL_DIR/rows/$left_name/queue")" "" "nobody is left in the queue of $left_name"
         ok "$left_name is free" flockctl -q acquire -n "$left_name:all" -- true
     done
 }

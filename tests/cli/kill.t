@@ -13,25 +13,46 @@ abandoned() {
     sed -n 's/^FLOCKCTL_ABANDONED=//p' "$T/$1.env"
 }
 
-# ---- flockctl is killed, its command lives ----
+# ---- flockctl is killed ----
 
 hold h x
 queue w x
 kill -KILL "$h_pid"
 reap h
 is "$status" 137 "flockctl is killed"
-run flockctl -q acquire -n x -- true
-is "$status" 75 "the lock stays taken while its command lives, which inherited it"
-is "$(tickets x)" 1 "a waiter goes on waiting"
-kill -KILL "$(command_of h)"
 has_it w
-pass "and has the lock when the command has ended"
+pass "the kernel has ended its command, and the first in line has the lock"
 is "$(abandoned w)" 1 "FLOCKCTL_ABANDONED=1: flockctl died without releasing"
 let_go w
 like "$err" "^flockctl: .*pid $h_pid.* died" "the message names its pid"
 hold w x
 is "$(abandoned w)" "" "told once: the one after isn't"
 let_go w
+
+# The command ends with flockctl, what it has started does not.
+rm -f "$T/h.held"
+mkfifo "$T/below.go"
+background h "$FLOCKCTL" acquire x -- sh -c 'sh -c "echo \$\$ >\"\$T/below\"; : >\"\$T/h.held\"; read -r line <\"\$T/below.go\"" & wait'
+has_it h
+queue w x
+kill -KILL "$h_pid"
+reap h
+run flockctl -q acquire -n x -- true
+is "$status" 75 "the lock stays taken while a process of the command's lives, which inherited it"
+is "$(tickets x)" 1 "a waiter goes on waiting"
+kill -KILL "$(cat "$T/below")"
+has_it w
+pass "and has the lock when that has ended"
+let_go w
+
+# With --detach the command isn't ended, and hasn't inherited the lock.
+hold h --detach x
+kill -KILL "$h_pid"
+reap h
+ok "--detach: the command goes on without flockctl" kill -0 "$(command_of h)"
+run flockctl -q acquire -n x -- true
+is "$status" 0 "and without the lock"
+kill -KILL "$(command_of h)"
 
 # ---- both are killed ----
 

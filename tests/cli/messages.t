@@ -115,6 +115,10 @@ bad 125 'there is no verb frobnicate; all of them: flockctl help' frobnicate
 bad 125 'flockctl acquire NAME -- COMMAND' -q
 bad 125 'no verb acquir; did you mean acquire' help acquir
 bad 125 "no verb a.x1b" "a$escape"
+bad 125 'supervise is for programs that use libflockctl' supervise
+bad 125 'supervise is for programs that use libflockctl' supervise 1
+bad 125 'no verb supervis; all of them' supervis
+unlike "$(flockctl help)" supervise "help doesn't list it"
 for verb in acquire define resize remove path dir help version; do
     run flockctl help $verb
     is "$status|$err" "0|" "help $verb"

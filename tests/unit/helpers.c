@@ -25,11 +25,11 @@
 
 #ifdef __SANITIZE_THREAD__
 /* A forked child makes the library's locks afresh, which ThreadSanitizer doesn't see: it believes them held by the
- * fork. */
+ * fork. And it may start threads. */
 const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
-    return "report_mutex_bugs=0:detect_deadlocks=0";
+    return "report_mutex_bugs=0:detect_deadlocks=0:die_after_fork=0";
 }
 #endif
 

@@ -94,6 +94,7 @@ static void environment(void)
     is_str(value_of(envp, "FLOCKCTL_SLOTS_7"), NULL, "nothing of an outer hold is left");
     is_str(value_of(envp, "FLOCKCTL_ABANDONED"), NULL, "not abandoned: not set");
     ok(value_of(envp, "FLOCKCTL_WAITED_MS") != NULL, "how long it waited");
+    is_str(value_of(envp, "FLOCKCTL_DIR"), test_path("root"), "the lock directory that was named");
     is_str(value_of(envp, "FLOCKCTL_CONFIG"), "/dev/null", "and what the user set stays");
     free(envp);
     flk_hold_release(hold);

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "copy.h"
+#include "deadline.h"
+#include "exit_status.h"
+#include "fd.h"
+#include "message.h"
+#include "probe.h"
+#include "report.h"
+#include "supervise.h"
+
+#define COPY_PATIENCE_MS 1000
+
+/* ---- before anything is waited for ---- */
+
+static void complain_of_missing_command(const struct options *options, const char *verb, const char *example,
+                                        size_t first)
+{
+    char *words = NULL;
+    size_t size;
+    FILE *out = open_memstream(&words, &size);
+    for (size_t i = first; out && i < options->n_operands; i++)
+        fprintf(out, " %s", options->operands[i]);
+    bool written = out && fclose(out) == 0;
+    complain("%s needs \"--\" before the command; for example: flockctl %s --%s", verb, example,
+             written && *words ? words : " COMMAND");
+    free(words);
+}
+
+static int choose_command(struct job *job, const struct options *options, const char *verb, const char *example)
+{
+    char *shell[] = {(char *)"sh", (char *)"-c", (char *)options->shell, NULL};
+    memcpy(job->shell, shell, sizeof shell);
+    job->command = options->shell ? job->shell : options->command;
+    if (options->shell && options->command) {
+        complain("-c and \"-- COMMAND\" can't both be given; leave one out");
+        return EXIT_OURS;
+    }
+    if (!job->command) {
+        complain_of_missing_command(options, verb, example, strchr(example, ' ') ? 1 : 0);
+        return EXIT_OURS;
+    }
+    if (!job->command[0]) {
+        complain("there is no command behind \"--\"; for example: flockctl %s -- COMMAND", example);
+        return EXIT_OURS;
+    }
+    return 0;
+}
+
+static int check_output(const struct options *options)
+{
+    if (options->output && (options->out || options->err)) {
+        complain("--output is for both streams; give either that, or --stdout and --stderr");
+        return EXIT_OURS;
+    }
+    if (options->output_limit && !options->output && !options->out && !options->err) {
+        complain("--output-limit limits a copy, and there is none; give --output FILE, too");
+        return EXIT_OURS;
+    }
+    return 0;
+}
+
+static int read_deadline(struct job *job)
+{
+    const char *text = getenv("FLOCKCTL_DEADLINE");
+    job->outer = FK_NEVER;
+    if (text && *text) {
+        int64_t outer;
+        int code = fk_deadline_parse(text, &outer);
+        if (code == -ESTALE)
+            chat("FLOCKCTL_DEADLINE is of another boot or time namespace: it doesn't count here");
+        else if (code < 0)
+            return complain_of(code, EXIT_OURS);
+        else
+            job->outer = fk_deadline_inside(outer);
+    }
+    job->deadline = job->options->deadline < job->outer ? job->options->deadline : job->outer;
+    return 0;
+}
+
+int job_prepare(struct job *job, const struct options *options, const char *verb, const char *example)
+{
+    *job = (struct job){.options = options, .report = -1};
+    int status = choose_command(job, options, verb, example);
+    if (status == 0)
+        status = check_output(options);
+    if (status == 0)
+        status = read_deadline(job);
+    if (status == 0 && options->report) {
+        job->report = report_open(options->report);
+        status = job->report < 0 ? EXIT_OURS : 0;
+    }
+    return status;
+}
+
+int job_bound_wait(const struct options *options, int64_t *wait_ms)
+{
+    struct job job = {.options = options};
+    int status = read_deadline(&job);
+    if (status == 0)
+        *wait_ms = job_left_ms(&job, fk_deadline_in_ms(options->wait_ms));
+    return status;
+}
+
+int64_t job_left_ms(const struct job *job, int64_t until)
+{
+    int64_t left = fk_deadline_left_ms(until < job->deadline ? until : job->deadline);
+    return left == FK_NEVER ? FLK_FOREVER : left;
+}
+
+static const char *deadline_name(const struct job *job)
+{
+    return job->options->deadline <= job->outer ? "--deadline"
+                                                : "FLOCKCTL_DEADLINE, which the flockctl around us has set";
+}
+
+void job_tell_late(const struct job *job)
+{
+    if (job->deadline <= fk_now())
+        say("the time is over that is given by %s", deadline_name(job));
+}
+
+/* ---- the copies of what it prints ---- */
+
+struct copies {
+    struct fk_copy_file *files[2];
+    struct fk_copy *streams[2];
+    int ends[2]; /* the command's stdout and stderr; -1: ours */
+};
+
+static int start_copy(struct copies *copies, size_t stream, struct fk_copy_file *file)
+{
+    return file ? fk_copy_start(file, (int)stream + 1, &copies->streams[stream], &copies->ends[stream]) : 0;
+}
+
+static int start_copies(struct copies *copies, const struct options *options)
+{
+    const char *paths[] = {options->output ? options->output : options->out, options->err};
+    *copies = (struct copies){.ends = {-1, -1}};
+    bool one = options->output || (paths[0] && paths[1] && strcmp(paths[0], paths[1]) == 0);
+    int code = paths[0] ? fk_copy_file_open(paths[0], options->output_limit, &copies->files[0]) : 0;
+    if (code == 0 && paths[1] && !one)
+        code = fk_copy_file_open(paths[1], options->output_limit, &copies->files[1]);
+    if (code == 0)
+        code = start_copy(copies, 0, copies->files[0]);
+    if (code == 0)
+        code = start_copy(copies, 1, copies->files[one ? 0 : 1]);
+    return code;
+}
+
+/* The lock waits for the copies to be whole, but not for ever for somebody who doesn't read what is shown. */
+static void wait_for_copies(struct copies *copies)
+{
+    int64_t until = fk_deadline_in_ms(COPY_PATIENCE_MS);
+    for (size_t i = 0; i < 2; i++)
+        fk_fd_close(&copies->ends[i]);
+    for (size_t i = 0; i < 2; i++)
+        fk_copy_wait(copies->streams[i], fk_deadline_left_ms(until));
+}
+
+/* A copy that couldn't be written changes nothing for the command. */
+static void finish_copies(struct copies *copies)
+{
+    for (size_t i = 0; i < 2; i++)
+        fk_copy_finish(copies->streams[i]);
+    for (size_t i = 0; i < 2; i++)
+        if (fk_copy_file_close(copies->files[i]) < 0)
+            complain("%s", flk_error_detail());
+}
+
+/* ---- what the supervisor tells ---- */
+
+static const char *signal_text(int number, char text[16])
+{
+    const char *name = sigabbrev_np(number);
+    if (name)
+        snprintf(text, 16, "SIG%s", name);
+    else
+        snprintf(text, 16, "signal %d", number);
+    return text;
+}
+
+static void tell_timeout(const struct job *job, int64_t limit_ms)
+{
+    char limit[TIME_TEXT_SIZE], grace[TIME_TEXT_SIZE], name[16];
+    int64_t kill_after_ms = job->options->kill_after_ms;
+    signal_text(job->options->signal, name);
+    time_text(limit_ms, limit);
+    if (kill_after_ms < 0)
+        say_now("%s has run for %s, the limit by %s: %s is sent to all its processes", job->command[0], limit,
+                job->limit, name);
+    else
+        say_now("%s has run for %s, the limit by %s: %s is sent to all its processes, SIGKILL after %s",
+                job->command[0], limit, job->limit, name, time_text(kill_after_ms, grace));
+}
+
+static void tell(const struct fk_supervise_notice *notice, void *data)
+{
+    const struct job *job = data;
+    char time[TIME_TEXT_SIZE];
+    switch (notice->what) {
+    case FK_NOTICE_TIMEOUT:
+        tell_timeout(job, notice->ms);
+        break;
+    case FK_NOTICE_STRAGGLER:
+        say_now("pid %d (%s) has outlived the command and is sent SIGTERM; --detach leaves such processes alone",
+                (int)notice->pid, notice->command);
+        break;
+    case FK_NOTICE_LEFT:
+        if (notice->pid)
+            complain_now("pid %d (%s) can't be ended: it is another user's; it goes on, and keeps a lock that it has "
+                         "inherited",
+                         (int)notice->pid, notice->command);
+        else
+            complain_now("processes that outlived the command can't be found, and go on: %s", notice->command);
+        break;
+    case FK_NOTICE_KILL:
+        if (notice->ms > 0)
+            say_now("processes are left after %s: SIGKILL is sent to all", time_text(notice->ms, time));
+        else if (notice->ms < 0)
+            say_now("asked to end at once: SIGKILL is sent to all processes of %s", job->command[0]);
+        break;
+    }
+}
+
+/* ---- run ---- */
+
+/* Commands that are told of a directory by name must find the same one, wherever they are started. */
+static int export_root(const struct options *options)
+{
+    const char *named = getenv("FLOCKCTL_DIR");
+    char *path;
+    if (!options->dir && (!named || !*named))
+        return 0;
+    int code = flk_root_get(&path);
+    if (code == 0) {
+        setenv("FLOCKCTL_DIR", path, 1);
+        free(path);
+    }
+    return code;
+}
+
+/* The limit of the command: 0 is none. False: there is no time left. */
+static bool choose_limit(struct job *job, int64_t *limit_ms)
+{
+    int64_t left = fk_deadline_left_ms(job->deadline);
+    *limit_ms = job->options->timeout_ms;
+    job->limit = "--timeout";
+    if (left == FK_NEVER || (*limit_ms && *limit_ms <= left))
+        return true;
+    *limit_ms = left;
+    job->limit = deadline_name(job);
+    return left > 0;
+}
+
+static int export_deadline(const struct job *job)
+{
+    char text[FK_DEADLINE_SIZE];
+    int64_t deadline = job->deadline;
+    if (job->options->timeout_ms) {
+        int64_t own = fk_deadline_in_ms(job->options->timeout_ms);
+        deadline = own < deadline ? own : deadline;
+    }
+    if (deadline == FK_NEVER)
+        return 0;
+    int code = fk_deadline_format(deadline, text);
+    if (code == 0)
+        setenv("FLOCKCTL_DEADLINE", text, 1);
+    return code;
+}
+
+/* What the shell would say: died by signal n is 128 + n. */
+static int status_of(const struct fk_supervise_result *result)
+{
+    if (result->timed_out)
+        return EXIT_TIMED_OUT;
+    return WIFEXITED(result->status) ? WEXITSTATUS(result->status) : EXIT_SIGNALLED + WTERMSIG(result->status);
+}
+
+/* Of the signals that people end things with we die too, so that a loop around us stops as it would without us. */
+static int exit_as(const struct fk_supervise_result *result, int status)
+{
+    int number = WIFSIGNALED(result->status) && !result->timed_out ? WTERMSIG(result->status) : 0;
+    if (number == SIGINT || number == SIGQUIT || number == SIGTERM || number == SIGHUP)
+        signals_die_of(number);
+    return status;
+}
+
+static int64_t wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int fail_start(int code, bool at_exec)
+{
+    complain("%s", flk_error_detail());
+    if (!at_exec)
+        return EXIT_OURS;
+    return code == -ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+}
+
+static struct fk_supervise_spec describe(const struct job *job, char *const *environment, const sigset_t *mask)
+{
+    const struct options *options = job->options;
+    return (struct fk_supervise_spec){
+        .argv = (const char *const *)job->command,
+        .envp = (const char *const *)environment,
+        .kill_after_ms = options->kill_after_ms,
+        .signal = options->signal,
+        .flags = FK_SUPERVISE_TERMINAL | (options->detach ? FK_SUPERVISE_DETACH : 0) |
+                 (options->pgrp ? FK_SUPERVISE_PGRP : 0),
+        .isolate = options->isolate,
+        .cgroup = options->cgroup,
+        .mask = *mask,
+        .control = -1,
+        .notice = tell,
+        .data = (void *)job,
+    };
+}
+
+/* 0, or the exit status of a command that wasn't started. */
+static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struct copies *copies,
+                          struct fk_supervise_result *result)
+{
+    bool at_exec = false, in_time = true;
+    int code = start_copies(copies, job->options);
+    memcpy(spec->stdio, (int[]){-1, copies->ends[0], copies->ends[1]}, sizeof spec->stdio);
+    if (code == 0)
+        in_time = choose_limit(job, &spec->limit_ms);
+    if (code == 0 && in_time)
+        code = fk_supervise(spec, result, &at_exec);
+    int status = code < 0 ? fail_start(code, at_exec) : 0;
+    wait_for_copies(copies);
+    if (in_time)
+        return status;
+    complain("%s wasn't started: the time is over that is given by %s", job->command[0], job->limit);
+    return EXIT_TIMED_OUT;
+}
+
+/* The lock goes on when the whole tree has ended and what it has printed is written. From then on there is nothing to be lost by
+ * a signal that ends us. */
+static int supervise(struct job *job, char *const *environment, const sigset_t *mask, struct flk_hold *hold)
+{
+    struct fk_supervise_spec spec = describe(job, environment, mask);
+    struct fk_supervise_result result;
+    struct report report;
+    struct copies copies;
+    int64_t started_ms = wall_ms();
+    int failed = start_and_wait(job, &spec, &copies, &result);
+    if (failed) {
+        flk_hold_decline(hold);
+        finish_copies(&copies);
+        return failed;
+    }
+    int status = status_of(&result);
+    if (job->report >= 0)
+        report_begin(&report, hold);
+    flk_hold_release(hold);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    finish_copies(&copies);
+    if (job->report >= 0)
+        report_write(&report, job->report, job->options->report, job->command, started_ms, status, &result);
+    return exit_as(&result, status);
+}
+
+/* The command gets back what we were started with. */
+static void restore_limit(const struct rlimit *before)
+{
+    if (before && before->rlim_cur < before->rlim_max)
+        setrlimit(RLIMIT_NOFILE, before);
+}
+
+/* Anew after a probe: the command's time begins now. */
+static int make_environment(const struct job *job, const struct flk_hold *hold, char ***environment)
+{
+    int code = export_deadline(job);
+    if (hold)
+        free(*environment);
+    *environment = hold ? NULL : environ;
+    return code == 0 && hold ? flk_hold_environ(hold, environment) : code;
+}
+
+static int prepare(const struct job *job, struct flk_hold *hold, char ***environment)
+{
+    int code = hold ? export_root(job->options) : 0;
+    if (code == 0)
+        code = make_environment(job, hold, environment);
+    if (code == 0 && hold && !job->options->detach)
+        code = flk_hold_inherit(hold, 1);
+    restore_limit(job->files);
+    return code;
+}
+
+/* Whoever was signalled between acquiring and exec doesn't start the command. What comes from here on is pending still when the
+ * supervisor looks. */
+static int take_last(struct signals *signals)
+{
+    int caught = signals_take(signals);
+    if (caught == SIGTSTP) {
+        signals_stop();
+        caught = signals_take(signals);
+    }
+    close(signals->fd);
+    signals->fd = -1;
+    return caught;
+}
+
+/* 0: it is the command's turn. */
+static int probe(const struct job *job, const struct flk_hold *hold, char ***environment, const sigset_t *mask,
+                 int *caught)
+{
+    int status = probe_run(job, *environment, mask, caught);
+    if (status)
+        return status;
+    int code = make_environment(job, hold, environment);
+    return code < 0 ? complain_of(code, EXIT_OURS) : 0;
+}
+
+int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
+{
+    char **environment = NULL;
+    sigset_t mask;
+    int caught = 0, code = prepare(job, hold, &environment);
+    int status = code < 0 ? complain_of(code, EXIT_OURS) : 0;
+    if (signals)
+        mask = signals->before;
+    else
+        sigprocmask(SIG_BLOCK, NULL, &mask);
+    if (status == 0 && job->options->probe)
+        status = probe(job, hold, &environment, &mask, &caught);
+    if (signals && !caught)
+        caught = take_last(signals);
+    if (status || caught)
+        flk_hold_decline(hold);
+    else
+        status = supervise(job, environment, &mask, hold);
+    if (hold)
+        free(environment);
+    if (caught)
+        signals_die_of(caught);
+    return status;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* COMMAND: what `flockctl acquire` and `flockctl run` share. A job is checked and its files are opened before anything is waited
+ * for, so that a wrong line fails at once; then it is run, with a hold or without. */
+#ifndef JOB_H
+#define JOB_H
+
+#include <flockctl.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "options.h"
+#include "signals.h"
+
+struct job {
+    const struct options *options;
+    char **command;
+    char *shell[4]; /* of -c */
+    int report;     /* descriptor; -1: none */
+    int64_t outer;    /* when the flockctl around us ends us, less a moment; FK_NEVER */
+    int64_t deadline; /* that, or --deadline, whichever comes first; FK_NEVER */
+    const struct rlimit *files; /* the limit of open files that the command gets back; NULL: ours */
+    const char *limit; /* what has set the limit of the running command */
+};
+
+/* 0, or the exit status after having complained. example: what stands before " -- COMMAND" in a correct line. */
+int job_prepare(struct job *job, const struct options *options, const char *verb, const char *example);
+/* For the verbs that wait and run nothing: options->wait_ms, or less. 0, or the exit status after having complained. */
+int job_bound_wait(const struct options *options, int64_t *wait_ms);
+/* What is left for waiting until `until`, in ms, FLK_FOREVER. */
+int64_t job_left_ms(const struct job *job, int64_t until);
+/* Says that the deadline has passed, if so, and whose it was. */
+void job_tell_late(const struct job *job);
+
+/* Takes over the hold (NULL: none). signals: NULL, or those that are blocked since the wait (closes their descriptor); one that
+ * has come, and the command doesn't start. The exit status; may die of a signal instead. */
+int job_run(struct job *job, struct flk_hold *hold, struct signals *signals);
+
+#endif

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "probe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "deadline.h"
+#include "exit_status.h"
+#include "message.h"
+#include "supervise.h"
+
+#define KEPT 1024
+
+/* A thread of ours reads the pipe, so that the probe never waits for a reader. */
+struct ear {
+    int pipe[2], stop;
+    pthread_t thread;
+    char text[KEPT + 1]; /* the last of it */
+    size_t length;
+};
+
+static void keep(struct ear *ear, const char *text, size_t length)
+{
+    if (length > KEPT) {
+        text += length - KEPT;
+        length = KEPT;
+    }
+    size_t stays = ear->length + length > KEPT ? KEPT - length : ear->length;
+    memmove(ear->text, ear->text + ear->length - stays, stays);
+    memcpy(ear->text + stays, text, length);
+    ear->length = stays + length;
+}
+
+/* Until nobody has the other end, or we are told that nobody counts who still has it. */
+static void *listen(void *data)
+{
+    struct ear *ear = data;
+    char text[4096];
+    for (;;) {
+        struct pollfd fds[] = {{.fd = ear->pipe[0], .events = POLLIN}, {.fd = ear->stop, .events = POLLIN}};
+        poll(fds, 2, -1);
+        if (!fds[0].revents && fds[1].revents)
+            return NULL;
+        ssize_t length = fds[0].revents ? read(ear->pipe[0], text, sizeof text) : -1;
+        if (length == 0)
+            return NULL;
+        if (length > 0)
+            keep(ear, text, (size_t)length);
+    }
+}
+
+static void close_ear(struct ear *ear)
+{
+    close(ear->pipe[0]);
+    close(ear->pipe[1]);
+    close(ear->stop);
+}
+
+static int open_ear(struct ear *ear)
+{
+    sigset_t all, before;
+    ear->length = 0;
+    if (pipe2(ear->pipe, O_CLOEXEC) < 0)
+        return -errno;
+    ear->stop = eventfd(0, EFD_CLOEXEC);
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    int code = ear->stop < 0 ? errno : pthread_create(&ear->thread, NULL, listen, ear);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (code)
+        close_ear(ear);
+    return -code;
+}
+
+/* The last line that has something in it. */
+static const char *shut_ear(struct ear *ear)
+{
+    eventfd_write(ear->stop, 1);
+    pthread_join(ear->thread, NULL);
+    close_ear(ear);
+    while (ear->length > 0 && strchr(" \t\r\n", ear->text[ear->length - 1]))
+        ear->length--;
+    ear->text[ear->length] = '\0';
+    const char *line = strrchr(ear->text, '\n');
+    return line ? line + 1 : ear->text;
+}
+
+static int judge(const struct job *job, const struct fk_supervise_result *result, const char *last)
+{
+    const char *probe = job->options->probe;
+    char how[64], time[TIME_TEXT_SIZE];
+    if (result->timed_out)
+        snprintf(how, sizeof how, "wasn't done in %s",
+                 time_text(job->options->probe_timeout_ms ? job->options->probe_timeout_ms : result->ran_ms, time));
+    else if (WIFSIGNALED(result->status))
+        snprintf(how, sizeof how, "died of signal %d", WTERMSIG(result->status));
+    else if (WEXITSTATUS(result->status) != 0)
+        snprintf(how, sizeof how, "failed with exit status %d", WEXITSTATUS(result->status));
+    else
+        return 0;
+    complain("the probe %s %s, so %s wasn't started; %s%s", probe, how, job->command[0],
+             *last ? "its last line: " : "it has printed nothing", last);
+    return EXIT_PROBE;
+}
+
+static int64_t limit_of(const struct job *job)
+{
+    int64_t own = job->options->probe_timeout_ms, left = fk_deadline_left_ms(job->deadline);
+    if (left == 0)
+        left = 1;
+    return own == 0 || own > left ? (left == FK_NEVER ? 0 : left) : own;
+}
+
+int probe_run(const struct job *job, char *const *environment, const sigset_t *mask, int *signalled)
+{
+    const char *const argv[] = {"/bin/sh", "-c", job->options->probe, NULL};
+    struct fk_supervise_result result = {0};
+    struct ear ear;
+    bool at_exec;
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC), code = null < 0 ? -errno : open_ear(&ear);
+    *signalled = 0;
+    if (code < 0) {
+        complain("can't start the probe: %s", strerrordesc_np(-code));
+        return EXIT_OURS;
+    }
+    const struct fk_supervise_spec spec = {
+        .argv = argv,
+        .envp = (const char *const *)environment,
+        .stdio = {null, ear.pipe[1], ear.pipe[1]},
+        .limit_ms = limit_of(job),
+        .kill_after_ms = job->options->kill_after_ms,
+        .signal = job->options->signal,
+        .flags = FK_SUPERVISE_TERMINAL,
+        .mask = *mask,
+        .control = -1,
+    };
+    code = fk_supervise(&spec, &result, &at_exec);
+    close(null);
+    const char *last = shut_ear(&ear);
+    if (code < 0)
+        return complain_of(code, EXIT_OURS);
+    *signalled = result.signalled;
+    return judge(job, &result, last);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "message.h"
+
+int report_open(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
+    if (fd < 0)
+        complain("can't open the report %s: %s", path, strerrordesc_np(errno));
+    return fd;
+}
+
+/* ---- JSON ---- */
+
+/* How many bytes at text are one character in UTF-8; 0: they aren't. */
+static size_t character(const unsigned char *text)
+{
+    static const struct {
+        unsigned char mask, lead, least,
+            most; /* of the second byte: no overlong form, no surrogate, none above U+10FFFF */
+        size_t length;
+    } forms[] = {{0x80, 0, 0, 0, 1},          {0xff, 0xe0, 0xa0, 0xbf, 3}, {0xff, 0xed, 0x80, 0x9f, 3},
+                 {0xff, 0xf0, 0x90, 0xbf, 4}, {0xff, 0xf4, 0x80, 0x8f, 4}, {0xe0, 0xc0, 0x80, 0xbf, 2},
+                 {0xf0, 0xe0, 0x80, 0xbf, 3}, {0xf8, 0xf0, 0x80, 0xbf, 4}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if ((*text & forms[i].mask) != forms[i].lead)
+            continue;
+        if (forms[i].length == 1)
+            return 1;
+        if (*text < 0xc2 || *text > 0xf4 || text[1] < forms[i].least || text[1] > forms[i].most)
+            return 0;
+        for (size_t at = 2; at < forms[i].length; at++)
+            if ((text[at] & 0xc0) != 0x80)
+                return 0;
+        return forms[i].length;
+    }
+    return 0;
+}
+
+static void put_string(FILE *out, const char *string)
+{
+    const unsigned char *at = (const unsigned char *)string;
+    fputc('"', out);
+    while (*at) {
+        size_t length = character(at);
+        if (length == 0)
+            fputs("\\ufffd", out);
+        else if (*at == '"' || *at == '\\')
+            fprintf(out, "\\%c", *at);
+        else if (*at < 0x20 || *at == 0x7f)
+            fprintf(out, "\\u%04x", *at);
+        else
+            fwrite(at, 1, length, out);
+        at += length ? length : 1;
+    }
+    fputc('"', out);
+}
+
+static void put_time(FILE *out, int64_t ms)
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm tm;
+    char text[32];
+    if (gmtime_r(&seconds, &tm) && strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm) > 0)
+        fprintf(out, "\"%s.%03dZ\"", text, (int)(ms % 1000));
+    else
+        fputs("null", out);
+}
+
+/* ---- the line ---- */
+
+static void put_hold(FILE *out, const struct flk_hold *hold)
+{
+    fprintf(out, "\"waited_ms\":%lld,\"id\":", (long long)flk_hold_waited_ms(hold));
+    put_string(out, flk_hold_id(hold));
+    fputs(",\"slots\":{", out);
+    for (size_t i = 0; i < flk_hold_names(hold); i++) {
+        const unsigned *slots;
+        size_t count = flk_hold_slots(hold, i, &slots);
+        fputs(i ? "," : "", out);
+        put_string(out, flk_hold_name(hold, i));
+        for (size_t j = 0; j < count; j++)
+            fprintf(out, "%s%u", j ? "," : ":[", slots[j]);
+        fputc(']', out);
+    }
+    fputs("}", out);
+}
+
+void report_begin(struct report *report, const struct flk_hold *hold)
+{
+    report->text = NULL;
+    FILE *out = open_memstream(&report->text, &report->size);
+    if (!out)
+        return;
+    if (hold)
+        put_hold(out, hold);
+    else
+        fputs("\"waited_ms\":0,\"id\":null,\"slots\":{}", out);
+    fclose(out);
+}
+
+static long long ms_of(struct timeval time)
+{
+    return (long long)time.tv_sec * 1000 + time.tv_usec / 1000;
+}
+
+static void put_number_or_null(FILE *out, const char *name, bool there, int number)
+{
+    if (there)
+        fprintf(out, "\"%s\":%d,", name, number);
+    else
+        fprintf(out, "\"%s\":null,", name);
+}
+
+static void put_line(FILE *out, const char *of_hold, char *const *command, int64_t started_ms, int status,
+                     const struct fk_supervise_result *result)
+{
+    fputs("{\"schema\":1,\"started\":", out);
+    put_time(out, started_ms);
+    fputs(",\"command\":[", out);
+    for (size_t i = 0; command[i]; i++) {
+        fputs(i ? "," : "", out);
+        put_string(out, command[i]);
+    }
+    fprintf(out, "],\"status\":%d,", status);
+    put_number_or_null(out, "exit", WIFEXITED(result->status), WEXITSTATUS(result->status));
+    put_number_or_null(out, "signal", WIFSIGNALED(result->status), WTERMSIG(result->status));
+    fprintf(out, "\"timed_out\":%s,\"ran_ms\":%lld,\"user_ms\":%lld,\"system_ms\":%lld,\"max_rss_kib\":%ld,",
+            result->timed_out ? "true" : "false", (long long)result->ran_ms, ms_of(result->rusage.ru_utime),
+            ms_of(result->rusage.ru_stime), result->rusage.ru_maxrss);
+    fprintf(out, "\"stragglers\":%u,\"left\":%u,%s}\n", result->stragglers, result->left, of_hold);
+}
+
+void report_write(struct report *report, int fd, const char *path, char *const *command, int64_t started_ms, int status,
+                  const struct fk_supervise_result *result)
+{
+    char *line = NULL;
+    size_t size = 0;
+    FILE *out = report->text ? open_memstream(&line, &size) : NULL;
+    if (out)
+        put_line(out, report->text, command, started_ms, status, result);
+    bool made = out && fclose(out) == 0;
+    ssize_t written = made ? write(fd, line, size) : -1;
+    if (!made)
+        complain("can't write the report %s: out of memory", path);
+    else if (written < 0)
+        complain("can't write the report %s: %s", path, strerrordesc_np(errno));
+    else if ((size_t)written < size)
+        complain("can't write the report %s: there is no room for the whole line", path);
+    free(line);
+    free(report->text);
+}

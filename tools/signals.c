@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "signals.h"
+
+#include <errno.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "exit_status.h"
+
+static bool is_ignored(int number)
+{
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+/* Blocked, an ignored one would come nevertheless. */
+static void list_ours(sigset_t *ours, bool stops)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP};
+    sigemptyset(ours);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if ((stops || numbers[i] != SIGTSTP) && !is_ignored(numbers[i]))
+            sigaddset(ours, numbers[i]);
+}
+
+int signals_block(struct signals *signals, bool stops)
+{
+    sigset_t ours;
+    list_ours(&ours, stops);
+    if (sigprocmask(SIG_BLOCK, &ours, &signals->before) < 0)
+        return -errno;
+    signals->fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    return signals->fd < 0 ? -errno : 0;
+}
+
+int signals_take(const struct signals *signals)
+{
+    struct signalfd_siginfo info;
+    return read(signals->fd, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
+}
+
+static void let_come(int number)
+{
+    sigset_t only;
+    sigemptyset(&only);
+    sigaddset(&only, number);
+    raise(number);
+    sigprocmask(SIG_UNBLOCK, &only, NULL);
+    sigprocmask(SIG_BLOCK, &only, NULL);
+}
+
+void signals_stop(void)
+{
+    let_come(SIGTSTP);
+}
+
+void signals_die_of(int number)
+{
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* the core would be ours, of no use to anybody */
+    signal(number, SIG_DFL);
+    let_come(number);
+    _exit(EXIT_SIGNALLED + number);
+}
