@@ -15,9 +15,12 @@ EXTRA_DIST += $(doc_examples)
 #   doc_examples_NAME_LDADD = lib/libflockctl.la
 doc_example_programs = \
 	doc/examples/events \
-	doc/examples/hold
+	doc/examples/hold \
+	doc/examples/run
 check_PROGRAMS += $(doc_example_programs)
 doc_examples_events_CPPFLAGS = -I$(top_srcdir)/lib
 doc_examples_events_LDADD = lib/libflockctl.la
 doc_examples_hold_CPPFLAGS = -I$(top_srcdir)/lib
 doc_examples_hold_LDADD = lib/libflockctl.la
+doc_examples_run_CPPFLAGS = -I$(top_srcdir)/lib
+doc_examples_run_LDADD = lib/libflockctl.la
