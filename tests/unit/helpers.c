@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "latch.h"
 #include "request.h"
 #include "tap.h"
 
@@ -81,23 +82,40 @@ int test_entries(const char *path)
     return count;
 }
 
-int test_queued(const char *name)
+/* Tickets with a number above `above`. */
+static int count_tickets(const char *name, unsigned long long above)
 {
     int count = 0;
     DIR *directory = opendir(test_path("root/rows/%s/queue", name));
     if (!directory)
         return -1;
     for (struct dirent *entry; (entry = readdir(directory));)
-        count += entry->d_name[0] != '.' && !strchr(entry->d_name, '.');
+        count += !strchr(entry->d_name, '.') && strtoull(entry->d_name, NULL, 10) > above;
     closedir(directory);
     return count;
 }
 
+int test_tickets(const char *name)
+{
+    return count_tickets(name, 0);
+}
+
+static int count_waiting(const char *name)
+{
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE];
+    int fd = open(test_path("root/rows/%s/latch", name), O_RDONLY | O_CLOEXEC);
+    bool known = fd >= 0 && fk_latch_read(fd, &latch, record) == 0;
+    if (fd >= 0)
+        close(fd);
+    return known ? count_tickets(name, latch.admitted) : -1;
+}
+
 void test_wait_queued(const char *name, int count)
 {
-    for (int tries = 0; test_queued(name) != count; tries++) {
+    for (int tries = 0; count_waiting(name) != count; tries++) {
         if (tries > PATIENCE_MS)
-            bail_out("%d queue for %s, not %d", test_queued(name), name, count);
+            bail_out("%d queue for %s, not %d", count_waiting(name), name, count);
         usleep(1000);
     }
 }

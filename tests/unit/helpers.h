@@ -21,8 +21,9 @@ void *test_shared(size_t size);
 void test_write_file(const char *path, const char *text);
 /* How many entries a directory has, those that begin with a dot included; -1: it can't be read. */
 int test_entries(const char *path);
-/* How many wait in the row's queue. */
-int test_queued(const char *name);
+/* How many tickets a row has. A holder that had to queue may still have its own. */
+int test_tickets(const char *name);
+/* Until so many wait. */
 void test_wait_queued(const char *name, int count);
 /* How many descriptors this process has open. */
 int test_descriptors(void);

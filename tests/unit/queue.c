@@ -99,7 +99,7 @@ static void order(void)
     fk_queue_leave(row, &c);
     watch = last();
     ok(watch.fd < 0, "and in the end the queue is empty");
-    is_int(test_queued("queue"), 0, "on disk too");
+    is_int(test_tickets("queue"), 0, "on disk too");
     struct fk_ticket d = queue_up();
     ok(d.number > c.number, "no number is used twice");
     fk_queue_leave(row, &d);
@@ -146,10 +146,10 @@ static void dead(void)
     ok(test_readable(watch.fd, 10000), "killed, it wakes its watcher");
     is_int(fk_queue_told(&watch), FK_TOLD_LEFT, "and tells that it is gone");
     fk_queue_unwatch(&watch);
-    is_int(test_queued("queue"), 1, "the name stays");
+    is_int(test_tickets("queue"), 1, "the name stays");
     watch = last();
     ok(watch.fd < 0, "until somebody looks for the last one, and finds none");
-    is_int(test_queued("queue"), 0, "then it is unlinked");
+    is_int(test_tickets("queue"), 0, "then it is unlinked");
     is_int(test_entries(test_path("root/rows/queue/queue")), 0, "with all that belongs to it");
 }
 
@@ -163,7 +163,7 @@ static void two_dead_in_the_middle(void)
     struct fk_watch watch = before(ours.number);
     is_int((long long)watch.number, (long long)first.number, "the nearest living one is found behind dead ones");
     fk_queue_unwatch(&watch);
-    is_int(test_queued("queue"), 2, "which are unlinked");
+    is_int(test_tickets("queue"), 2, "which are unlinked");
     fk_queue_leave(row, &first);
     fk_queue_leave(row, &ours);
 }
@@ -186,7 +186,7 @@ static void stopped(void)
     enter();
     fk_queue_pass(row, &watch);
     leave();
-    is_int(test_queued("queue"), 0, "it is passed: it has no name");
+    is_int(test_tickets("queue"), 0, "it is passed: it has no name");
     ok(fk_queue_look(row, &watch), "nor is it in anybody's way");
     fk_queue_unwatch(&watch);
     locker_kill(&waiter);

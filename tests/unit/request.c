@@ -55,7 +55,7 @@ static void killed_holder(void)
     locker_kill(&first);
     is_int(locker_wait(&second), 0, "until the first is killed");
     locker_release(&second);
-    is_int(test_queued("killed"), 0, "and leaves no ticket");
+    is_int(test_tickets("killed"), 0, "and leaves no ticket");
 }
 
 static void released_holder(void)
@@ -358,7 +358,7 @@ static void trying_once(void)
     locker_wait(&holder);
     is_int(try_once("once", 1, 0), -EBUSY, "trying once what is taken says busy");
     is_int(try_once("once", 1, FLK_SHARED), -EBUSY, "shared as well");
-    is_int(test_queued("once"), 0, "and leaves no ticket");
+    is_int(test_tickets("once"), 0, "and leaves no ticket");
     locker_release(&holder);
     is_int(try_once("once", 1, 0), 0, "trying once what is free takes it");
     int wrong = 0;
@@ -376,7 +376,7 @@ static void deadlines(void)
     int64_t before = fk_now();
     is_int(flk_acquire("deadline", 0, 50, &hold), -ETIMEDOUT, "a deadline ends the wait");
     ok(fk_now() - before >= 50 * FK_MS, "not before it has passed");
-    is_int(test_queued("deadline"), 0, "and no ticket is left");
+    is_int(test_tickets("deadline"), 0, "and no ticket is left");
     struct locker waiter = LOCKER(0, .name = "deadline"), behind = LOCKER(0, .name = "deadline");
     waiter.timeout_ms = 50;
     locker_start(&waiter);
@@ -409,7 +409,7 @@ static void cancelling(void)
                             FLK_FOREVER, &hold),
            -ECANCELED, "a descriptor that becomes readable ends the wait");
     pthread_join(thread, NULL);
-    is_int(test_queued("cancel"), 0, "and no ticket is left");
+    is_int(test_tickets("cancel"), 0, "and no ticket is left");
     locker_release(&holder);
     close(event);
 }
@@ -434,7 +434,7 @@ static void many_requests_in_one_thread(void)
             epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN, .data.u32 = (uint32_t)i}) < 0)
             bail_out("request %d: %s", i, flk_error_detail());
     }
-    is_int(test_queued("hundred"), MANY, "a hundred requests of one thread stand in the queue");
+    is_int(test_tickets("hundred"), MANY, "a hundred requests of one thread stand in the queue");
     int code0 = flk_request_step(requests[0], &hold); /* so that its look once a second isn't due */
     ok(code0 == -EAGAIN && !test_readable(flk_request_fd(requests[0]), 0),
        "the descriptor of one that waits isn't readable");
@@ -505,7 +505,7 @@ static void forked_request(void)
         flk_request_step(request, &hold) != -EAGAIN)
         bail_out("%s", flk_error_detail());
     is_int(test_in_child(use_copies, request), 0, "a forked child can't go on with its parent's request, only free it");
-    is_int(test_queued("forked"), 1, "which doesn't touch the parent's ticket");
+    is_int(test_tickets("forked"), 1, "which doesn't touch the parent's ticket");
     flk_hold_release(holder);
     is_int(flk_request_step(request, &hold), 0, "and the parent goes on");
     flk_request_cancel(request);
