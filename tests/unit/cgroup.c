@@ -155,7 +155,7 @@ static int open_and_tell(void *data)
 /* A world of mounts of its own without any cgroup2. */
 static int without_cgroups(void *data)
 {
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0)
         return 100;
     umount2("/sys/fs/cgroup/unified", MNT_DETACH);
     umount2("/sys/fs/cgroup", MNT_DETACH);
@@ -167,12 +167,12 @@ static int at_an_odd_place(void *data)
 {
     struct fk_cgroup outer, group;
     char path[PATH_MAX], *directory = data;
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         fk_cgroup_open(name, &outer) < 0)
         return 100;
     snprintf(path, sizeof path, "%s/cgroup.procs", outer.path);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "0", 1) != 1 || mount(outer.path, directory, NULL, MS_BIND, NULL) < 0)
+    if (fd < 0 || write(fd, "0", 1) != 1 || mount(outer.path, directory, "none", MS_BIND, NULL) < 0)
         return 101;
     umount2("/sys/fs/cgroup/unified", MNT_DETACH);
     umount2("/sys/fs/cgroup", MNT_DETACH);

@@ -476,7 +476,7 @@ static int fill_disk(void *data)
     char *path = data, *bytes = malloc(2000000);
     struct fk_copy_file *file;
     struct fk_copy *copy;
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("tmpfs", path, "tmpfs", 0, "size=262144") < 0)
         return 100;
     strcat(path, "/copy");

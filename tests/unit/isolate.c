@@ -264,7 +264,7 @@ static int look_at_mounts(void *directory)
 static int in_shared_world(void *directory)
 {
     /* As systemd has it, whatever this machine does. */
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) < 0)
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_SHARED, NULL) < 0)
         return 10;
     int code = run_in(FLK_NS_MOUNT, look_at_mounts, directory);
     return code ? code : test_entries(directory);
@@ -600,7 +600,7 @@ static int without_proc(void *data)
 {
     char byte;
     int ends[2];
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         umount2("/proc", MNT_DETACH) < 0 || pipe2(ends, O_CLOEXEC) < 0)
         return 1;
     struct started started = start(*(unsigned *)data, run_cat, &ends[0]);
