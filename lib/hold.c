@@ -132,10 +132,10 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
     for (unsigned i = 0; i < part->count; i++)
         inherited ? fk_fd_close(&part->fds[i]) : fk_slot_unlock(part->fds[i]);
     fk_queue_tell(&part->ticket);
-    if (part->followed)
-        sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
     for (unsigned i = 0; i < part->count; i++)
         fk_fd_close(&part->fds[i]);
+    if (part->followed)
+        sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
     if (part->row)
         fk_queue_leave(part->row, &part->ticket);
     if (part->row)

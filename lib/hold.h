@@ -5,9 +5,9 @@
  *   released   the records are marked ended, then every slot is unlocked, told and closed. When the hold is inherited, or
  *              a run's tree has it still, only closed: the kernel keeps the slot for those who have it
  *   declined   the same, but where the predecessor's record said that it died holding, that record is written back
+ *   (died)     the kernel unlocks; the record stays live, which is how the next exclusive holder knows
  * Who queued and has all slots of a row for itself keeps its ticket all the while, and leaves the queue when it gives them
  * back: so the next one sleeps through the hold and is woken once.
- *   (died)     the kernel unlocks; the record stays live, which is how the next exclusive holder knows
  * Shared holders' records are shared.h's. The death of a shared holder is no abandonment: it changed nothing.
  *
  * In a forked child (another generation) a hold is memory only, except that an inherited one has the child's own copies of

@@ -53,7 +53,7 @@ static void find_line(const struct fk_row *row, uint64_t number, struct fk_pictu
     char first_record[FK_RECORD_SIZE];
     int count = fk_queue_list(row, number ? number : UINT64_MAX, &numbers);
     if (fk_latch_read(row->latch, &latch, first_record) < 0)
-        latch.admitted = 0;
+        count = 0;
     for (int i = 0; i < count; i++) {
         if (numbers[i] <= latch.admitted || fk_queue_who(row, numbers[i], &record) < 0)
             continue;

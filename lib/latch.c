@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -120,4 +122,14 @@ int fk_latch_init(int fd, unsigned slots)
     for (unsigned slot = 0; code == 0 && slot < slots; slot++)
         code = fk_fd_write_at(fd, place, sizeof place, fk_latch_record_at(slot));
     return code;
+}
+
+/* Looked up once: it is set by the shell that starts us. */
+bool fk_latch_reaches(off_t end)
+{
+    static _Atomic rlim_t allowed; /* 0: not known */
+    struct rlimit limit = {.rlim_cur = atomic_load_explicit(&allowed, memory_order_relaxed)};
+    if (limit.rlim_cur == 0 && getrlimit(RLIMIT_FSIZE, &limit) == 0)
+        atomic_store_explicit(&allowed, limit.rlim_cur, memory_order_relaxed);
+    return (rlim_t)end <= limit.rlim_cur;
 }

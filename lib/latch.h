@@ -9,8 +9,9 @@
  *     admitted= the last ticket that was admitted: nobody with such a number or a smaller one waits
  *     shared=  1: there may be records of shared holders
  * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; then of who waits (queue.h), and of shared holders (shared.h). They stand in this
- * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite, before what it speaks of is done: a
- * crash leaves a number that nobody uses or a living ticket that isn't there, both of which the next one notices. */
+ * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite: a
+ * new number before its ticket is made, the number admitted after the slots were taken. A crash leaves a number that nobody
+ * uses, or a living ticket that isn't there, both of which the next one notices. */
 #ifndef FK_LATCH_H
 #define FK_LATCH_H
 
@@ -53,5 +54,8 @@ static inline off_t fk_latch_waiter_at(unsigned slots, uint64_t number)
 {
     return fk_latch_record_at(slots) + (off_t)(number % FK_WAITERS) * FK_WAITER_SIZE;
 }
+
+/* Whether this process may write up to there: past RLIMIT_FSIZE it would be killed (SIGXFSZ). */
+bool fk_latch_reaches(off_t end);
 
 #endif

@@ -135,8 +135,9 @@ static int list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
     return (int)count;
 }
 
-int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch)
+int fk_queue_before(struct fk_section *section, uint64_t number, struct fk_watch *watch)
 {
+    struct fk_row *row = section->row;
     uint64_t *numbers;
     int count = list(row, number, &numbers), found = 0;
     *watch = nothing;
@@ -144,6 +145,10 @@ int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch)
         found = fk_queue_watch(row, numbers[i], watch);
         if (found == 0)
             unlink_ticket(row, numbers[i]);
+        if (found == 1 && numbers[i] <= section->latch.admitted) { /* no more a waiter than those that are dead */
+            fk_queue_unwatch(watch);
+            found = 0;
+        }
     }
     free(numbers);
     return count < 0 ? count : found < 0 ? found : 0;
@@ -153,8 +158,8 @@ bool fk_queue_sweep(struct fk_section *section, uint64_t own)
 {
     struct fk_row *row = section->row;
     uint64_t *numbers;
-    bool left = false;
     int count = list(row, UINT64_MAX, &numbers);
+    bool left = count < 0;
     for (int i = 0; i < count; i++) {
         struct fk_watch watch = nothing;
         if (fk_queue_watch(row, numbers[i], &watch) == 0)
@@ -177,7 +182,7 @@ int fk_queue_last(struct fk_section *section, struct fk_watch *watch)
     int code = fk_queue_watch(row, number, watch);
     if (code == 0) {
         unlink_ticket(row, number);
-        code = fk_queue_before(row, number, watch);
+        code = fk_queue_before(section, number, watch);
     }
     section->latch.living = watch->fd < 0 ? 0 : watch->number;
     return code < 0 ? code : 0;
@@ -202,25 +207,31 @@ int fk_queue_is_stopped(struct fk_section *section, uint64_t below)
 
 /* ---- who is it ---- */
 
-/* The place may be another living waiter's where more than FK_WAITERS numbers are out. */
+_Static_assert(FK_WAITER_RECORD >= FK_RECORD_LEAST, "a place has room for a record");
+
+/* Else the place may be another's: of a living waiter, or of the last one admitted, whose ticket is still watched. */
 static bool has_place(const struct fk_latch *latch, uint64_t number)
 {
-    return number - latch->admitted <= FK_WAITERS;
+    return number - latch->admitted < FK_WAITERS &&
+           fk_latch_reaches(fk_latch_waiter_at(latch->slots, number) + FK_WAITER_SIZE);
 }
 
-static int write_place(const struct fk_row *row, uint64_t number, const char *record, size_t length)
+static void write_place(const struct fk_row *row, uint64_t number, const char *record, size_t length)
 {
     char text[FK_WAITER_SIZE + 1];
+    off_t at = fk_latch_waiter_at(row->slots, number);
     int head = snprintf(text, sizeof text, "%020llu\n", (unsigned long long)number);
     memcpy(text + head, record, length);
-    return fk_fd_write_at(row->latch, text, (size_t)head + length, fk_latch_waiter_at(row->slots, number));
+    if (fk_fd_write_at(row->latch, text, (size_t)head + length, at) < 0)
+        (void)fk_fd_write_at(row->latch, "-", 1, at); /* cut short, before the rest of an older one: nobody's */
 }
 
-static int write_file(const struct fk_row *row, uint64_t number, const char *record, size_t length)
+static void write_file(const struct fk_row *row, uint64_t number, const char *record, size_t length)
 {
     struct ticket_path path = path_of(number, ".who");
     FK_CLOSE_FD int fd = fk_fd_open(row->directory, path.text, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
-    return fd < 0 ? fd : fk_fd_write_at(fd, record, length, 0);
+    if (fd >= 0)
+        (void)fk_fd_write_at(fd, record, length, 0);
 }
 
 static int read_place(const struct fk_row *row, uint64_t number, struct fk_record *record)
@@ -269,19 +280,22 @@ int fk_queue_enter(struct fk_section *section, const char *record, size_t length
 {
     struct fk_row *row = section->row;
     struct fk_latch *latch = &section->latch;
-    uint64_t number = latch->number + 1;
-    if (latch->living == 0)
+    uint64_t number = latch->number + 1, before = latch->living;
+    if (before == 0)
         latch->admitted = latch->number; /* of all those before nobody waits */
     latch->number = latch->living = number;
     bool in_place = has_place(latch, number);
     int code = fk_latch_write(section->fd, latch);
-    if (code == 0)
-        code = in_place ? write_place(row, number, record, length) : write_file(row, number, record, length);
     int fd = code < 0 ? code : make_ticket(row, number);
     if (fd < 0) {
         unlink_ticket(row, number);
+        latch->living = before;
+        section->dirty = true;
         return fk_fail_errno(fd, "can't queue for %s", row->text);
     }
+    /* After the ticket: a record that was left without one would be found by nobody. Best effort: it is for people, and a
+     * full file system must not keep anybody from waiting. */
+    in_place ? write_place(row, number, record, length) : write_file(row, number, record, length);
     *ticket = (struct fk_ticket){.fd = fd, .number = number, .has_who = !in_place};
     return 0;
 }

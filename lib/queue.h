@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The queue of a row: tickets, which are FIFOs queue/NUMBER that their waiter keeps open (O_RDWR) and flocked. Numbers rise
- * and are never used twice. The record of who it is that waits is written before the ticket is made, into a place in the latch's
- * file that ticket number + FK_WAITERS uses again; or, while so many may wait, into a file queue/NUMBER.who: to make, fill
- * and unlink one takes 15 us or, with a thousand in the directory, 100. (Not /proc/locks: reading it stops all flocks of the
- * machine for a while.)
+ * and are never used twice. The record of who it is that waits is written after the ticket is made, best effort, into a place
+ * in the latch's file that ticket number + FK_WAITERS uses again; or, while so many may wait, into a file queue/NUMBER.who: to
+ * make, fill and unlink one takes 15 us or, with a thousand in the directory, 100. (Not /proc/locks: reading it stops all
+ * flocks of the machine for a while.)
  *
  * States of a ticket, and who sees what through a read-only descriptor of it (a watch):
  *   waiting    flocked, no byte in it, no hang-up; made under the latch
@@ -46,8 +46,8 @@ struct fk_watch {
 
 /* The last living ticket, or a watch of -1; corrects section->latch.living (in memory only). */
 int fk_queue_last(struct fk_section *section, struct fk_watch *watch);
-/* The nearest living one below number. */
-int fk_queue_before(struct fk_row *row, uint64_t number, struct fk_watch *watch);
+/* The nearest living one below number that waits still: those that were admitted may have their tickets yet. */
+int fk_queue_before(struct fk_section *section, uint64_t number, struct fk_watch *watch);
 /* A new ticket at the end, for the owner who wrote that record (at most FK_WAITER_RECORD bytes). Writes the latch. */
 int fk_queue_enter(struct fk_section *section, const char *record, size_t length, struct fk_ticket *ticket);
 /* The head has its slots: marks the latch to be written. Who is behind it is told by fk_queue_leave(), after the section: one

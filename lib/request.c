@@ -393,14 +393,15 @@ static int step_newcomer(struct flk_request *request, struct fk_section *section
 }
 
 /* The watched ticket is in nobody's way: on to the nearest living one below, past all whose owners are stopped too. */
-static int pass(struct flk_request *request, struct fk_row *row)
+static int pass(struct flk_request *request, struct fk_section *section)
 {
+    struct fk_row *row = section->row;
     struct fk_record who;
     int code = 0;
     do {
         fk_queue_pass(row, &request->watch);
         fk_queue_unwatch(&request->watch);
-        code = fk_queue_before(row, request->ticket.number, &request->watch);
+        code = fk_queue_before(section, request->ticket.number, &request->watch);
     } while (code == 0 && request->watch.fd >= 0 && fk_queue_who(row, request->watch.number, &who) == 0 &&
              fk_owner_look(&who.owner) != FK_ALIVE);
     return code;
@@ -410,15 +411,16 @@ static int step_queued(struct flk_request *request, struct fk_section *section, 
                        bool last)
 {
     enum fk_told told = fk_queue_told(&request->watch);
+    bool was_admitted = request->watch.number <= section->latch.admitted;
     int code = 0;
+    /* Who holds for longer is watched by its slots: somebody else who has them may let go of them first. */
+    if (was_admitted && (told == FK_TOLD_LEFT || due))
+        return step_head(request, section, part, due);
     if (told == FK_TOLD_NOTHING && due && fk_queue_look(part->row, &request->watch)) {
-        code = pass(request, part->row);
+        code = pass(request, section);
     } else if (told == FK_TOLD_LEFT) {
-        bool was_admitted = request->watch.number <= section->latch.admitted;
         fk_queue_unwatch(&request->watch);
-        if (was_admitted)
-            return step_head(request, section, part, due);
-        code = fk_queue_before(part->row, request->ticket.number, &request->watch);
+        code = fk_queue_before(section, request->ticket.number, &request->watch);
     }
     if (code < 0)
         return code;
@@ -450,12 +452,20 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* The one before us keeps its ticket while it holds: then we are the first. */
+static bool follows_holder(const struct flk_request *request, const struct fk_row *row)
+{
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE];
+    return fk_latch_read(row->latch, &latch, record) < 0 || request->watch.number <= latch.admitted;
+}
+
 /* Nothing was told: whether a section can change anything nevertheless. */
 static bool is_quiet(struct flk_request *request, struct fk_part *part, bool due)
 {
     if (!due)
         return true;
-    if (fk_queue_is_passed(&request->ticket))
+    if (fk_queue_is_passed(&request->ticket) || follows_holder(request, part->row))
         return false;
     struct fk_watch look = request->watch;
     bool in_the_way = !fk_queue_look(part->row, &look);
@@ -486,7 +496,8 @@ static bool sleeps_on(struct flk_request *request, struct fk_part *part, bool du
     return told == FK_TOLD_ADMITTED && !due && sleeps_as_head(request);
 }
 
-/* After a section that left us waiting, what needs no latch. 1: the one before us has gone already, so again; 0; or an error. */
+/* After a section that left us waiting, what needs no latch. 1: the one before us has gone already, so again (a watch of -1 tells
+ * that it has left); 0; or an error. */
 static int settle(struct flk_request *request, const struct fk_part *part)
 {
     if (request->place == HEAD)
@@ -631,7 +642,7 @@ static int step_parts(struct flk_request *request, int64_t *now)
             code = too_late(request, part);
         if (code == -EAGAIN && *now >= request->next_message)
             send_message(request, part, *now);
-        if (*now >= request->next_look)
+        if (*now >= request->next_look && !request->latch_was_taken)
             request->next_look = *now + LOOK_EVERY;
         if (code < 0)
             return code;

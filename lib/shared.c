@@ -39,6 +39,8 @@ static bool is_in_use(int fd, int place)
 /* Processes begin to look at different places, so that the first is free as a rule. */
 static int find_place(const struct fk_section *section, const struct fk_owner *self)
 {
+    if (!fk_latch_reaches(place_at(FK_SHARED_PLACES)))
+        return IN_FILE;
     for (int i = 0; i < LOOK_AT; i++) {
         int place = (self->pid + i) % FK_SHARED_PLACES;
         if (!is_in_use(section->fd, place))
@@ -65,8 +67,11 @@ int fk_shared_begin(struct fk_section *section, const char *id, const char *text
     if (code < 0)
         return code;
     *place = find_place(section, self);
-    return *place == IN_FILE ? write_file(section->row, id, text, length)
+    code = *place == IN_FILE ? write_file(section->row, id, text, length)
                              : fk_fd_write_at(section->fd, text, length, place_at(*place));
+    if (code < 0)
+        fk_shared_end(section->row, id, *place); /* it may stand there in part */
+    return code;
 }
 
 /* Failures are nobody's to mend: the next exclusive holder sweeps. */

@@ -83,12 +83,12 @@ static unsigned watches_allowed(void)
                                                                                  : (unsigned)(limit.rlim_cur / 4);
 }
 
-/* Keeps (a) of the header. */
+/* Keeps (a) of the header; without readers (ENXIO) there is nobody to be told. */
 static void put_byte_back(const struct fk_row *row, unsigned slot)
 {
-    FK_CLOSE_FD int fd = open_slot(row, slot, O_WRONLY);
-    if (fd >= 0 && write(fd, "", 1) < 0 && errno != EAGAIN)
-        return; /* no reader is left to be told */
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, path_of(slot).text, O_WRONLY | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (fd >= 0)
+        fk_fd_tell(fd, 1);
 }
 
 /* Keeps it when a process cloned while the primer was open has a copy of that: no hang-up then, though nobody has the slot. */
@@ -146,7 +146,7 @@ static int watch_of(const struct fk_row *row, unsigned slot)
 
 bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
 {
-    if (open_watches(row) < 0 || row->n_watches < row->slots)
+    if (row->slots > watches_allowed() || open_watches(row) < 0 || row->n_watches < row->slots)
         return false;
     for (unsigned slot = 0; slot < row->slots; slot++)
         polls[slot] = (struct pollfd){.fd = row->watches[slot], .events = POLLIN};
@@ -157,7 +157,7 @@ bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
 
 /* The descriptor, or -EAGAIN: busy. Without (b), which is for those who will sleep; and in rows of several the bytes in a slot that
  * is taken would look like news. */
-static int take_undrained(struct fk_row *row, unsigned slot, int mode)
+static int take_as_is(struct fk_row *row, unsigned slot, int mode)
 {
     int watch = watch_of(row, slot);
     FK_CLOSE_FD int fd = open_slot(row, slot, O_RDWR);
@@ -181,7 +181,7 @@ static int take_one(struct fk_row *row, unsigned slot, int mode)
     int watch = watch_of(row, slot);
     if (watch >= 0)
         drain(watch);
-    return take_undrained(row, slot, mode);
+    return take_as_is(row, slot, mode);
 }
 
 /* 1 free, 0 busy, or an error. Leaves no byte in it. */
@@ -226,7 +226,7 @@ static int take_single(struct fk_section *section, int mode, int *fd, struct pol
     if (code < 0)
         return code;
     bool drains = busy || row->takes++ % DRAIN_EVERY == 0;
-    *fd = drains ? take_one(row, 0, mode) : take_undrained(row, 0, mode);
+    *fd = drains ? take_one(row, 0, mode) : take_as_is(row, 0, mode);
     if (*fd >= 0) {
         row->used = true;
         return 0;
@@ -271,11 +271,11 @@ static int count_free(struct fk_row *row, int mode, unsigned char *hints)
     return count;
 }
 
-/* Takes free slots until there are count of them; how many it got. Outsiders may have been quicker with some. */
-static int take_free(struct fk_row *row, unsigned count, int mode, unsigned char *hints, unsigned *slots, int *fds)
+/* Takes free slots until there are count of them; *got: how many. Outsiders may have been quicker with some. */
+static int take_free(struct fk_row *row, unsigned count, int mode, unsigned char *hints, unsigned *slots, int *fds,
+                     unsigned *got)
 {
-    unsigned got = 0;
-    for (unsigned slot = 0; slot < row->slots && got < count; slot++) {
+    for (unsigned slot = 0; slot < row->slots && *got < count; slot++) {
         if (hints[slot] == BUSY)
             continue;
         int fd = take_one(row, slot, mode);
@@ -283,16 +283,13 @@ static int take_free(struct fk_row *row, unsigned count, int mode, unsigned char
             hints[slot] = BUSY;
             continue;
         }
-        if (fd < 0) {
-            while (got > 0)
-                fk_slot_drop(&fds[--got]);
+        if (fd < 0)
             return fd;
-        }
-        slots[got] = slot;
-        fds[got++] = fd;
+        slots[*got] = slot;
+        fds[(*got)++] = fd;
         hints[slot] = FREE; /* taken: should we drop it again, it has a byte */
     }
-    return (int)got;
+    return 0;
 }
 
 static int take_several(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
@@ -307,19 +304,15 @@ static int take_several(struct fk_section *section, unsigned count, int mode, bo
     if (code < 0)
         return code;
     unsigned got = 0;
-    if ((unsigned)code >= count) {
-        code = take_free(row, count, mode, hints, slots, fds);
-        if (code < 0)
-            return code;
-        got = (unsigned)code;
-    }
+    if ((unsigned)code >= count)
+        code = take_free(row, count, mode, hints, slots, fds, &got);
     bool enough = got == count;
     while (!enough && got > 0)
         fk_slot_drop(&fds[--got]);
     for (unsigned slot = 0; slot < row->slots; slot++)
         if (hints[slot] == FREE_NO_BYTE)
             put_byte_back(row, slot);
-    return enough ? 0 : -EAGAIN;
+    return enough ? 0 : code < 0 ? code : -EAGAIN;
 }
 
 /* What the sleep has shown, without asking again: 0, -EAGAIN or an error. */

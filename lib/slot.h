@@ -23,7 +23,7 @@
 
 #include "row.h"
 
-/* Takes count slots, the lowest that are free, in one step or not at all; under the latch. mode: LOCK_EX or LOCK_SH. sweep:
+/* Takes count slots, the lowest that are seen to be free, in one step or not at all; under the latch. mode: LOCK_EX or LOCK_SH. sweep:
  * flock every slot, whatever the watches say. slots and fds have room for count. -EAGAIN: fewer are free; those that aren't
  * are in *busy (a row's worth of room; may be NULL), to be slept on: *n_busy. What was slept on before may stand there, with
  * what poll(2) said of it: it is tried first. */

@@ -340,6 +340,10 @@ rm -f "$T/full.go" "$T/full.held" "$T/full.waited"
 mkfifo "$T/full.go"
 flockctl acquire old:3 -- sh -c ': >"$T/full.held"; read -r line <"$T/full.go"' &
 until [ -e "$T/full.held" ]; do :; done
+for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    flockctl -q acquire -w 0.01 old -- true
+    echo "queued $?"
+done | sort -u
 (flockctl acquire -w 20 old -- echo waited; echo "waited $?"; : >"$T/full.waited") &
 until [ -e "$T/full.waited" ] || [ -n "$(ls "$T/mount/root/rows/old/queue")" ]; do :; done
 echo >"$T/full.go"
@@ -356,6 +360,7 @@ END
 one
 new 125
 old
+queued 75
 waited
 waited 0
 second 125
@@ -368,6 +373,7 @@ second" "a full file system: what is there works, what is new fails and leaves n
 one
 new 125
 old
+queued 125
 waited 125
 second 125
 both
@@ -390,4 +396,14 @@ else
 fi
 
 nothing_left x two
+
+# ---- a limit of file sizes ----
+
+run sh -c 'ulimit -f 20; exec "$FLOCKCTL" acquire -s limited -- echo shared'
+is "$status|$out" "0|shared" "a limit of file sizes that the latch's file exceeds: shared holders write files"
+hold limited limited
+run sh -c 'ulimit -f 20; exec "$FLOCKCTL" -q acquire -w 0.01 limited -- true'
+is "$status" 75 "  and waiters too"
+let_go limited
+nothing_left limited
 done_testing

@@ -194,6 +194,25 @@ has_it c
 has_it d
 pass "both who waited behind it hold one of the two slots now"
 let_all_go c d
-nothing_left x r
 
+# ---- one of several that have the slot lets go of it ----
+
+mkfifo "$T/owner.go"
+hold h heir
+background owner "$FLOCKCTL" acquire heir -- sh -c '
+    for fd in /proc/$$/fd/*; do
+        case $(readlink "$fd") in */slots/0) flock -u "${fd##*/}" ;; esac
+    done
+    read -r line <"$T/owner.go"'
+wait_for '[ "$(tickets heir)" = 1 ]'
+flock_latch heir
+queue third heir
+let_go h
+has_it third
+pass "the next one has a slot that was unlocked, though it is open still"
+timeout 10 sh -c 'echo >"$T/owner.go"'
+reap owner
+let_go third
+
+nothing_left x r heir
 done_testing

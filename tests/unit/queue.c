@@ -53,7 +53,7 @@ static struct fk_watch before(uint64_t number)
 {
     struct fk_watch watch;
     enter();
-    if (fk_queue_before(row, number, &watch) < 0)
+    if (fk_queue_before(&section, number, &watch) < 0)
         bail_out("%s", flk_error_detail());
     leave();
     return watch;
