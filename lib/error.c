@@ -8,7 +8,7 @@
 
 #include "flockctl.h"
 
-static _Thread_local char detail[1024];
+static _Thread_local char detail[FK_DETAIL_SIZE];
 
 static const char *remedy(int code)
 {
@@ -50,6 +50,16 @@ int fk_fail_errno(int code, const char *format, ...)
     return code;
 }
 
+void fk_error_save(struct fk_detail *saved)
+{
+    memcpy(saved->text, detail, sizeof detail);
+}
+
+void fk_error_restore(const struct fk_detail *saved)
+{
+    memcpy(detail, saved->text, sizeof detail);
+}
+
 const char *flk_error_detail(void)
 {
     return detail;
@@ -66,6 +76,8 @@ const char *flk_error_string(int code)
         return "not acquired before the deadline";
     case ECANCELED:
         return "the wait was cancelled";
+    case EDEADLK:
+        return "waiting for it would never end";
     case EUSERS:
         return "the name has another number of slots";
     case ENOENT:

@@ -12,4 +12,12 @@ int fk_fail(int code, const char *format, ...) __attribute__((cold, format(print
 /* The same for a system call that failed: the sentence ends with the reason and, where we know one, the remedy. */
 int fk_fail_errno(int code, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
 
+/* For what may fail without anybody being told. */
+#define FK_DETAIL_SIZE 3500 /* a deadlock has many in it */
+struct fk_detail {
+    char text[FK_DETAIL_SIZE];
+};
+void fk_error_save(struct fk_detail *saved);
+void fk_error_restore(const struct fk_detail *saved);
+
 #endif

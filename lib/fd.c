@@ -69,6 +69,13 @@ static int above_stdio(int fd)
     return code;
 }
 
+bool fk_fd_is_ours(int fd)
+{
+    unsigned index = (unsigned)fd / CHUNK_BITS, bit = (unsigned)fd % CHUNK_BITS;
+    struct chunk *chunk = index < CHUNKS ? atomic_load(&chunks[index]) : NULL;
+    return chunk && (atomic_load(&chunk->words[bit / WORD_BITS]) >> (bit % WORD_BITS) & 1);
+}
+
 void fk_fd_enter(void)
 {
     pthread_rwlock_rdlock(&fork_lock);

@@ -14,6 +14,7 @@
 #define FK_FD_H
 
 #include <dirent.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/types.h>
 
@@ -32,6 +33,7 @@ int fk_fd_write_at(int fd, const char *text, size_t length, off_t at);
 void fk_fd_tell(int fd, size_t count);
 void fk_fd_disown(int fd);
 void fk_fd_own(int fd); /* again */
+bool fk_fd_is_ours(int fd);
 int fk_fd_move_up(int fd, int lowest); /* the same file at a number from lowest on where there is one; fd is closed */
 
 #define FK_CLOSE_FD __attribute__((cleanup(fk_fd_close)))

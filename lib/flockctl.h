@@ -18,13 +18,25 @@
  * RESULTS
  *   Every int result is 0 (or a count >= 0) or a negative errno. Results go to the last parameter, written only on success.
  *   Only -EBUSY (asked not to wait), -ETIMEDOUT (deadline passed) and -ECANCELED (cancel descriptor readable) mean that
- *   somebody else has it; everything else is an error, and the lock was not acquired. Errors that any call may give, beside
- *   those that it names: -EPERM or -EACCES (lock directory not safe, or not ours), -EROFS, -ENOSPC, -EDQUOT, -EMFILE, -ENFILE,
- *   -ENOMEM, -EINVAL (a name or number that can't be), -EBADMSG (a damaged file), -EPROTONOSUPPORT (directory of another
- *   release). flk_error_detail() has the sentence.
+ *   somebody else has it, and -EDEADLK that waiting would never end; everything else is an error. The lock was not acquired. Errors
+ *   that any call may give, beside those that it names: -EPERM or -EACCES (lock directory not safe, or not ours), -EROFS,
+ *   -ENOSPC, -EDQUOT, -EMFILE, -ENFILE, -ENOMEM, -EINVAL (a name or number that can't be), -EBADMSG (a damaged file),
+ *   -EPROTONOSUPPORT (directory of another release). flk_error_detail() has the sentence.
  *
  * THREADS
  *   Any thread may call anything. One object (hold, request, run) is used by one thread at a time and may be handed to another.
+ *   A blocking call that could only be served once its own thread has released something gives -EDEADLK at once (trying once:
+ *   -EBUSY). A hold counts as that of the thread which acquired it; handing it to another thread doesn't change that.
+ *
+ * DEADLOCKS
+ *   A wait that would close a circle of processes (or threads) that wait for each other isn't begun: -EDEADLK, and the sentence names all of
+ *   them. Only that request fails; releasing what is held lets the others go on. Of a request that is stepped only the names
+ *   that it has got already count, since its program can release others meanwhile.
+ *
+ * NESTING
+ *   A program that runs under `flockctl acquire NAME -- ...`, or that was given a hold by flk_run() or by flk_hold_inherit() and
+ *   flk_hold_environ(), and asks for NAME, draws from that hold, in turn with all others below it; the numbers of its slots
+ *   are among those of that hold. More than that one has, or exclusively what that one shares: -EDEADLK.
  *
  * FORK AND EXEC
  *   All descriptors are close-on-exec. A child of fork() has none of its parent's holds, requests, runs and descriptors; it may use
@@ -105,16 +117,23 @@ struct flk_want {
     uint64_t reserved[2]; /* 0, else -EINVAL */
 };
 
-/* A process that holds or waits, as it wrote down itself: for people, never proof of anything. Strings live as long as the
- * object or the callback that they were got from. */
+enum flk_foreign {
+    FLK_FOREIGN_PID = 1 << 0, /* its pid is a number of another pid namespace, and means nothing in ours */
+    FLK_FOREIGN_TIME = 1 << 1 /* another time namespace: its start_time may not compare with others */
+};
+
+/* A process that holds or waits, as it wrote down itself or as the kernel shows it: for people, never proof of anything. Strings
+ * live as long as the object or the callback that they were got from. */
 struct flk_holder {
-    pid_t pid;
+    pid_t pid;           /* 0: a process that we may not see (another user's, hidden by hidepid, or not dumpable) */
     int acquirer;        /* 1: the process that acquired; 0: one that merely has the descriptor */
     int shared;
     int stopped;         /* by SIGSTOP, Ctrl-Z or a debugger */
     uint64_t start_time; /* clock ticks since boot, proc_pid_stat(5) field 22 */
-    int64_t since_ms;    /* since the epoch */
+    int64_t since_ms;    /* since the epoch; 0: not known */
     const char *command, *label, *id; /* "" when not known */
+    unsigned foreign;                 /* enum flk_foreign */
+    uint64_t pid_namespace;           /* its inode; 0: not known */
 };
 
 /* What a wait looks like at one moment. */
@@ -125,6 +144,9 @@ struct flk_waiting {
     const struct flk_holder *first;  /* first in line; NULL: we are */
     unsigned ahead;                  /* how many are before us in line */
     int64_t waited_ms;
+    const struct flk_holder *acquirer; /* who acquired what the holder merely keeps, and is gone; NULL: the holder did */
+    const char *holder_wants;          /* what the holder, or a process that it has started, waits for itself; NULL */
+    const struct flk_holder *wanting;  /* that process; NULL */
 };
 
 struct flk_options {
@@ -140,12 +162,12 @@ struct flk_options {
 struct flk_hold;
 struct flk_request;
 
-/* Acquires one slot of name (flags: FLK_SHARED), for flk_hold_release(). -EBUSY, -ETIMEDOUT. Since 0.1. */
+/* Acquires one slot of name (flags: FLK_SHARED), for flk_hold_release(). -EBUSY, -ETIMEDOUT, -EDEADLK. Since 0.1. */
 int flk_acquire(const char *name, unsigned flags, int64_t timeout_ms, struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 4);
 /* Acquires all wants as one hold. Several names are taken in one fixed order, whatever their order here, so that two such
  * requests can't wait for each other; of one row, all that is wanted is taken in one step. options may be NULL.
  * -EINVAL: a name twice, FLK_SHARED with count or row other than one, a count larger than the row. -ENOENT: several slots of a
- * name that isn't defined. -EUSERS, -EBUSY, -ETIMEDOUT, -ECANCELED. Since 0.1. */
+ * name that isn't defined. -EUSERS, -EBUSY, -ETIMEDOUT, -ECANCELED, -EDEADLK. Since 0.1. */
 int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
                      struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 5);
 
@@ -182,12 +204,59 @@ int64_t flk_hold_waited_ms(const struct flk_hold *hold) FLK_NONNULL(1);         
  * limit allows; they stay taken while any such process has them, and releasing only closes ours. off: no longer inherited by
  * those made later. Since 0.1. */
 int flk_hold_inherit(struct flk_hold *hold, int on) FLK_MUST_CHECK FLK_NONNULL(1);
-/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes, and _DIR when the
- * lock directory was chosen by flk_root_set() or that variable. One free().
- * Since 0.1. */
+/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes, _DIR when the
+ * lock directory was chosen by flk_root_set() or that variable, and, once flk_hold_inherit() is on, _HELD, by which what runs with
+ * it may draw from this hold. One free(). Since 0.1. */
 int flk_hold_environ(const struct flk_hold *hold, char ***envp) FLK_MUST_CHECK FLK_NONNULL(1, 2);
 /* Does this process hold name: 0 no, 1 shared, 2 exclusively. Wait-free. For assertions. Since 0.1. */
 int flk_held(const char *name) FLK_NONNULL(1);
+
+/* ---- inspect: who has what, and who waits ----
+ *
+ * A picture of one moment. It takes no lock, opens nothing for writing and takes nobody's wake-up; so what it shows may have
+ * changed by the time it is looked at, and each slot was looked at at a moment of its own. Structs only ever grow at their
+ * end, which arrays of pointers allow. */
+
+/* States of a slot. Taken is what somebody has open for writing and locked; who that is say, in this order, the record of a living
+ * process, and, where there is none, the descriptors of all processes that we may look at.
+ *   FREE        nobody has it
+ *   HELD        by the process that acquired it, or by one that left no record (it joined in by hand)
+ *   INHERITED   the process that acquired it has died or let go, and others have its descriptor still
+ *   ABANDONED   nobody has it, and the last holder died without releasing: the next one will be told
+ *   BLOCKED     its file is no FIFO of ours: nobody can take it */
+enum flk_slot_state { FLK_SLOT_FREE, FLK_SLOT_HELD, FLK_SLOT_INHERITED, FLK_SLOT_ABANDONED, FLK_SLOT_BLOCKED };
+
+struct flk_slot {
+    unsigned number;
+    enum flk_slot_state state;
+    const char *value; /* NULL: the row has no values */
+    const struct flk_holder *const *holders;
+    size_t n_holders;              /* 0 of a taken slot: it changed hands too quickly to tell */
+    const struct flk_holder *last; /* INHERITED, ABANDONED: who acquired it; NULL: not known */
+};
+
+struct flk_waiter {
+    const struct flk_holder *who;  /* since_ms: when it queued; pid 0: its record can't be read */
+    const struct flk_want *wants;  /* of this row; count 0: not known */
+    size_t n_wants;
+    int64_t waited_ms;
+};
+
+struct flk_row {
+    const char *name;
+    const char *under;   /* NULL; or the id of a hold of that name, whose slots these are: requests nested below it queue here */
+    const char *problem; /* NULL; or why it can't be looked at: a sentence */
+    const struct flk_slot *const *slots;
+    size_t n_slots; /* 0: nobody has made it yet */
+    const struct flk_waiter *const *waiters; /* in the order of the queue */
+    size_t n_waiters;
+};
+
+/* The rows of names (NULL: all; else it ends with NULL), sorted; behind each those under it. *rows, which ends with NULL, is for
+ * flk_inspect_free(). How many there are. A name that isn't there has no slots; a damaged one has a problem. -ENOMEM, -EMFILE:
+ * not all of /proc could be looked at. Since 0.1. */
+int flk_inspect(const char *const *names, struct flk_row ***rows) FLK_MUST_CHECK FLK_NONNULL(2);
+void flk_inspect_free(struct flk_row **rows); /* NULL is fine */
 
 /* ---- run: a command and its whole tree ----
  *

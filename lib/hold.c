@@ -9,15 +9,28 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "deadline.h"
 #include "error.h"
 #include "fd.h"
+#include "log.h"
 #include "queue.h"
 #include "registry.h"
 #include "root.h"
 #include "shared.h"
 #include "slot.h"
 
+#define HELD_MAX 98304 /* bytes of FLOCKCTL_HELD */
+
 /* ---- records on disk ---- */
+
+/* The row below a hold whose slots were left to others goes when those have ended, too: who gets a slot next sees to it. */
+static void note_before(struct fk_part *part, const char *record, size_t length)
+{
+    struct fk_record before;
+    if (length > 0 && (record[0] == FK_LIVE || fk_record_has_ended(record, length)) &&
+        fk_record_read(record, length, &before) == 0)
+        memcpy(part->before, before.id, sizeof part->before);
+}
 
 /* Notes the first predecessor that died holding. */
 static int note_predecessor(struct fk_part *part, unsigned slot, const char *record, size_t length)
@@ -47,6 +60,7 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
         record = other;
     }
     part->left_over |= got > 0 && record[0] == FK_LEAVING;
+    note_before(part, record, (size_t)got);
     int code = note_predecessor(part, slot, record, (size_t)got);
     if (code < 0)
         return code;
@@ -58,10 +72,15 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
 }
 
 /* Failures are nobody's to mend here: a record that stays live only says "abandoned" to the next one. */
-static void end_records(struct fk_part *part, const char *id, bool keep)
+static void end_records(struct fk_part *part, const char *id, bool inherited, bool keep)
 {
-    char mark = part->ticket.fd >= 0 || part->left_over ? FK_LEAVING : FK_ENDED;
+    char text[FK_ENDED_SIZE] = {part->ticket.fd >= 0 || part->left_over ? FK_LEAVING : FK_ENDED};
+    size_t length = 1;
     ssize_t ignored = 0;
+    if (inherited) {
+        fk_record_end(text, text[0]);
+        length = sizeof text;
+    }
     if (part->shared)
         fk_shared_end(part->row, id, part->place);
     for (unsigned i = 0; !part->shared && i < part->count; i++) {
@@ -69,7 +88,7 @@ static void end_records(struct fk_part *part, const char *id, bool keep)
         if (keep && part->predecessor && part->slots[i] == part->predecessor_slot)
             ignored = pwrite(part->row->latch, part->predecessor, FK_RECORD_SIZE, at);
         else
-            ignored = pwrite(part->row->latch, &mark, 1, at);
+            ignored = pwrite(part->row->latch, text, length, at);
     }
     (void)ignored;
 }
@@ -87,7 +106,7 @@ static int write_records(struct fk_section *section, struct fk_part *part, const
         code = begin_exclusive(section, part, part->slots[i], text, length);
     }
     if (code < 0)
-        end_records(part, id, true);
+        end_records(part, id, false, true);
     part->count = all;
     return code;
 }
@@ -102,7 +121,7 @@ int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *
      * leaves it to the next one: the one before it is most likely at it just now. */
     if (died || part->predecessor || (part->left_over && !part->number))
         part->left_over = fk_queue_sweep(section, part->number);
-    fk_registry_count(part->row, part->shared, 1);
+    fk_registry_begin(part);
     return 0;
 }
 
@@ -113,6 +132,40 @@ static void free_part(struct fk_part *part)
         free(part->fds);
     }
     free(part->predecessor);
+    free(part->shown);
+    free(part->label);
+    free(part->command);
+}
+
+/* What nobody uses any more below our hold, if we had handed it on, and below those before us. One that could not clear up itself
+ * had others below it still, who may have left rows of their own. */
+static void clear_under(const struct fk_part *part, const char *id, bool inherited)
+{
+    const struct fk_row *row = part->outer ? part->outer : part->row;
+    if (inherited)
+        fk_nest_clear(row, id);
+    bool left = part->before[0] && (part->count > 1 || fk_nest_clear(row, part->before));
+    if (left || part->predecessor)
+        fk_nest_sweep(row);
+}
+
+/* Before it is done, so that the next one's acquisition stands behind it. */
+static void note_release(const struct fk_part *part, const char *id)
+{
+    if (part->since == 0 || !fk_log_is_on())
+        return;
+    fk_log_write(&(struct fk_log_entry){
+        .event = "release",
+        .row = part->row->text,
+        .slots = part->shown ? part->shown : part->slots,
+        .n_slots = part->count,
+        .shared = part->shared,
+        .id = id,
+        .label = part->label,
+        .command = part->command,
+        .waited_ns = -1,
+        .held_ns = fk_now() - part->since,
+    });
 }
 
 void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy)
@@ -120,14 +173,18 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
     if (copy) {
         for (unsigned i = 0; inherited && i < part->count; i++)
             close(part->fds[i]);
+        fk_nest_free(part->nest, inherited, true);
         if (part->row)
             fk_row_unref_copy(part->row);
+        if (part->outer)
+            fk_row_unref_copy(part->outer);
         free_part(part);
         return;
     }
     if (part->count > 0) {
-        end_records(part, id, keep);
-        fk_registry_count(part->row, part->shared, -1);
+        note_release(part, id);
+        end_records(part, id, inherited, keep);
+        fk_registry_end(part);
     }
     for (unsigned i = 0; i < part->count; i++)
         inherited ? fk_fd_close(&part->fds[i]) : fk_slot_unlock(part->fds[i]);
@@ -138,8 +195,13 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
         sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
     if (part->row)
         fk_queue_leave(part->row, &part->ticket);
+    fk_nest_free(part->nest, false, false);
+    if (part->count > 0)
+        clear_under(part, id, inherited);
     if (part->row)
         fk_registry_unref(part->row);
+    if (part->outer)
+        fk_registry_unref(part->outer);
     free_part(part);
 }
 
@@ -170,11 +232,16 @@ void fk_handed_unref(struct fk_handed *handed)
         free(handed);
 }
 
+static unsigned count_fetched(const struct fk_part *part)
+{
+    return part->nest && part->nest->fetched ? part->nest->slots : 0;
+}
+
 size_t fk_hold_count_slots(const struct flk_hold *hold)
 {
     size_t count = 0;
     for (size_t i = 0; i < hold->n_parts; i++)
-        count += hold->parts[i].count;
+        count += hold->parts[i].count + count_fetched(&hold->parts[i]);
     return count;
 }
 
@@ -183,6 +250,12 @@ void fk_hold_list_slots(const struct flk_hold *hold, int *fds)
     for (size_t i = 0; i < hold->n_parts; i++) {
         memcpy(fds, hold->parts[i].fds, hold->parts[i].count * sizeof *fds);
         fds += hold->parts[i].count;
+    }
+    for (size_t i = 0; i < hold->n_parts; i++) {
+        unsigned fetched = count_fetched(&hold->parts[i]);
+        if (fetched > 0)
+            memcpy(fds, hold->parts[i].nest->fds, fetched * sizeof *fds);
+        fds += fetched;
     }
 }
 
@@ -195,7 +268,9 @@ static void end_hold(struct flk_hold *hold, bool keep)
         return;
     fk_registry_enter();
     bool copy = hold->generation != fk_registry_generation();
-    bool shared = hold->inherited || (!copy && hold->handed && atomic_load(&hold->handed->live) > 0);
+    bool shared = hold->inherited;
+    if (!copy)
+        shared = hold->lent || (hold->handed && atomic_load(&hold->handed->live) > 0);
     for (size_t i = hold->n_parts; i-- > 0;)
         fk_part_end(&hold->parts[i], hold->id, shared, keep, copy);
     fk_handed_unref(hold->handed);
@@ -231,11 +306,17 @@ const char *flk_hold_name(const struct flk_hold *hold, size_t index)
     return index < hold->n_parts ? hold->parts[index].name : NULL;
 }
 
+/* Whoever draws from a hold above is told which of that one's slots it has. */
+static const unsigned *shown_slots(const struct fk_part *part)
+{
+    return part->shown ? part->shown : part->slots;
+}
+
 size_t flk_hold_slots(const struct flk_hold *hold, size_t index, const unsigned **slots)
 {
     if (index >= hold->n_parts)
         return 0;
-    *slots = hold->parts[index].slots;
+    *slots = shown_slots(&hold->parts[index]);
     return hold->parts[index].count;
 }
 
@@ -265,6 +346,26 @@ static int inherit_one(int *fd, int on)
     return fcntl(*fd, F_SETFD, on ? 0 : FD_CLOEXEC) < 0 ? -errno : 0;
 }
 
+static int inherit_part(struct fk_part *part, int on)
+{
+    unsigned fetched = count_fetched(part);
+    int code = 0;
+    for (unsigned i = 0; code == 0 && i < part->count; i++)
+        code = inherit_one(&part->fds[i], on);
+    for (unsigned i = 0; code == 0 && i < fetched; i++)
+        code = inherit_one(&part->nest->fds[i], on);
+    return code < 0 ? fk_fail_errno(code, "can't hand %s on", part->name) : 0;
+}
+
+/* The generation of the process that was the first to do so; a child is another one. */
+static _Atomic uint64_t handed_on_in;
+
+bool fk_hold_came_by_fork(void)
+{
+    uint64_t generation = atomic_load(&handed_on_in);
+    return generation && generation != fk_registry_generation();
+}
+
 int flk_hold_inherit(struct flk_hold *hold, int on)
 {
     fk_registry_enter();
@@ -272,13 +373,15 @@ int flk_hold_inherit(struct flk_hold *hold, int on)
         return fk_fail(-EINVAL, "a forked child can't change who inherits its parent's hold");
     if (hold->inherited == (on != 0))
         return 0;
-    for (size_t i = 0; i < hold->n_parts; i++)
-        for (unsigned j = 0; j < hold->parts[i].count; j++) {
-            int code = inherit_one(&hold->parts[i].fds[j], on);
-            if (code < 0)
-                return fk_fail_errno(code, "can't hand %s on", hold->parts[i].name);
-        }
+    for (size_t i = 0; i < hold->n_parts; i++) {
+        int code = inherit_part(&hold->parts[i], on);
+        if (code < 0)
+            return code;
+    }
+    uint64_t never = 0;
     hold->inherited = on;
+    atomic_compare_exchange_strong(&handed_on_in, &never, hold->generation);
+    hold->lent |= hold->inherited;
     return 0;
 }
 
@@ -287,18 +390,46 @@ int flk_hold_inherit(struct flk_hold *hold, int on)
 static void put_slots(FILE *out, const struct fk_part *part)
 {
     for (unsigned i = 0; i < part->count; i++)
-        fprintf(out, "%s%u", i ? " " : "", part->slots[i]);
+        fprintf(out, "%s%u", i ? " " : "", shown_slots(part)[i]);
+    fputc('\0', out);
+}
+
+static const char *look_up(char *const *base, const char *name)
+{
+    size_t length = strlen(name);
+    for (; base && *base; base++)
+        if (strncmp(*base, name, length) == 0 && (*base)[length] == '=')
+            return *base + length + 1;
+    return "";
+}
+
+/* What the holds around us have put there and then ours, a descriptor each: name@id@fd,... A kernel's limit for one string is 128
+ * KiB; whoever has so many slots is found by ancestry. */
+static void put_held(FILE *out, const struct flk_hold *hold, char *const *base, const int *fds)
+{
+    const char *outer = look_up(base, "FLOCKCTL_HELD"), *comma = *outer ? "," : "";
+    size_t size = strlen(outer);
+    for (size_t i = 0; i < hold->n_parts; i++)
+        size += hold->parts[i].count * (strlen(hold->parts[i].name) + strlen(hold->id) + 13);
+    if (size > HELD_MAX)
+        return;
+    fprintf(out, "FLOCKCTL_HELD=%s", outer);
+    for (size_t i = 0; i < hold->n_parts; i++)
+        for (unsigned j = 0; j < hold->parts[i].count; j++) {
+            fprintf(out, "%s%s@%s@%d", comma, hold->parts[i].name, hold->id, *fds++);
+            comma = ",";
+        }
     fputc('\0', out);
 }
 
 /* NUL-terminated assignments, one after the other. */
-static void put_variables(FILE *out, const struct flk_hold *hold)
+static void put_variables(FILE *out, const struct flk_hold *hold, char *const *base, const int *fds)
 {
     fputs("FLOCKCTL_NAME=", out);
     for (size_t i = 0; i < hold->n_parts; i++)
         fprintf(out, "%s%s", i ? " " : "", hold->parts[i].name);
     fprintf(out, "%cFLOCKCTL_ID=%s%c", '\0', hold->id, '\0');
-    fprintf(out, "FLOCKCTL_SLOT=%u%c", hold->parts[0].slots[0], '\0');
+    fprintf(out, "FLOCKCTL_SLOT=%u%c", shown_slots(&hold->parts[0])[0], '\0');
     fputs("FLOCKCTL_SLOTS=", out);
     put_slots(out, &hold->parts[0]);
     for (size_t i = 0; i < hold->n_parts; i++) {
@@ -310,14 +441,18 @@ static void put_variables(FILE *out, const struct flk_hold *hold)
     if (hold->predecessor)
         fprintf(out, "FLOCKCTL_ABANDONED=1%c", '\0');
     fprintf(out, "FLOCKCTL_WAITED_MS=%lld%c", (long long)hold->waited_ms, '\0');
+    if (fds)
+        put_held(out, hold, base, fds);
 }
 
 /* Variables of ours that an outer flockctl set and that don't hold for this one are taken out. */
-static bool is_replaced(const char *assignment)
+static bool is_replaced(const char *assignment, bool held)
 {
     static const char *const ours[] = {"NAME=", "ID=", "SLOT=", "SLOTS=", "SLOTS_", "ABANDONED=", "WAITED_MS="};
     if (strncmp(assignment, "FLOCKCTL_", 9) != 0)
         return false;
+    if (strncmp(assignment + 9, "HELD=", 5) == 0)
+        return held;
     if (strncmp(assignment + 9, "DIR=", 4) == 0)
         return fk_root_named() != NULL;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
@@ -329,8 +464,9 @@ static bool is_replaced(const char *assignment)
 static char **join(char *const *base, char *variables, size_t size)
 {
     size_t count = 0;
-    for (char *at = variables; at < variables + size; at += strlen(at) + 1)
-        count++;
+    bool held = false;
+    for (char *at = variables; at < variables + size; at += strlen(at) + 1, count++)
+        held |= strncmp(at, "FLOCKCTL_HELD=", 14) == 0;
     for (char *const *at = base; at && *at; at++)
         count++;
     char **envp = malloc((count + 1) * sizeof *envp + size), **next = envp;
@@ -339,7 +475,7 @@ static char **join(char *const *base, char *variables, size_t size)
     char *copy = (char *)(envp + count + 1);
     memcpy(copy, variables, size);
     for (char *const *at = base; at && *at; at++)
-        if (!is_replaced(*at))
+        if (!is_replaced(*at, held))
             *next++ = *at;
     for (char *at = copy; at < copy + size; at += strlen(at) + 1)
         *next++ = at;
@@ -347,14 +483,14 @@ static char **join(char *const *base, char *variables, size_t size)
     return envp;
 }
 
-int fk_hold_environ(const struct flk_hold *hold, char *const *base, char ***envp)
+int fk_hold_environ(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp)
 {
     char *variables = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&variables, &size);
     if (!out)
         return fk_fail(-ENOMEM, "out of memory");
-    put_variables(out, hold);
+    put_variables(out, hold, base, fds);
     char **joined = fclose(out) == 0 ? join(base, variables, size) : NULL;
     free(variables);
     if (!joined)
@@ -365,5 +501,12 @@ int fk_hold_environ(const struct flk_hold *hold, char *const *base, char ***envp
 
 int flk_hold_environ(const struct flk_hold *hold, char ***envp)
 {
-    return fk_hold_environ(hold, environ, envp);
+    int *fds = hold->inherited ? malloc(fk_hold_count_slots(hold) * sizeof *fds) : NULL;
+    if (hold->inherited && !fds)
+        return fk_fail(-ENOMEM, "out of memory");
+    if (fds)
+        fk_hold_list_slots(hold, fds);
+    int code = fk_hold_environ(hold, environ, fds, envp);
+    free(fds);
+    return code;
 }

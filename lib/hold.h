@@ -3,7 +3,8 @@
  *
  * States of a part (one name): taken (descriptors of its slots, records written); ended. From taken to ended:
  *   released   the records are marked ended, then every slot is unlocked, told and closed. When the hold is inherited, or
- *              a run's tree has it still, only closed: the kernel keeps the slot for those who have it
+ *              a run's tree has it still, only closed: the kernel keeps the slot for those who have it, and the records say
+ *              when that was (`ended=`)
  *   declined   the same, but where the predecessor's record said that it died holding, that record is written back
  *   (died)     the kernel unlocks; the record stays live, which is how the next exclusive holder knows
  * Who queued and has all slots of a row for itself keeps its ticket all the while, and leaves the queue when it gives them
@@ -16,8 +17,10 @@
 #define FK_HOLD_H
 
 #include <stdatomic.h>
+#include <urcu/list.h>
 
 #include "flockctl.h"
+#include "nest.h"
 #include "queue.h"
 #include "row.h"
 
@@ -29,7 +32,10 @@ struct fk_part {
     unsigned wanted, slots_wanted; /* as in struct flk_want */
     bool shared;
     int place; /* of a shared holder's record */
-    struct fk_row *row; /* NULL: not yet open */
+    struct fk_row *row;   /* NULL: not yet open */
+    struct fk_row *outer; /* the row asked for, where row is one below a hold of ours; else NULL */
+    struct fk_nest *nest; /* that hold */
+    unsigned *shown;      /* the slots' numbers in the outer row, else NULL */
     unsigned count;     /* slots taken; 0: none */
     unsigned *slots;
     int *fds;           /* both point to the next two where one slot is wanted */
@@ -41,6 +47,11 @@ struct fk_part {
     bool left_over;          /* there may be dead tickets that nobody else looks for */
     char *predecessor;  /* FK_RECORD_SIZE bytes of the record of one that died holding, or NULL */
     unsigned predecessor_slot;
+    char before[FLK_ID_SIZE];   /* id of one whose slot we got and who has not cleared up below it; "": none */
+    int64_t since;              /* when that was, in ns; 0: there was no history to note it in */
+    char *label, *command;      /* for that; NULL: none, this process's */
+    struct cds_list_head held;  /* in the registry */
+    uint64_t thread;            /* that got it */
 };
 
 /* What runs (run.c) still have of a hold that may be released before they end. */
@@ -52,6 +63,7 @@ struct fk_handed {
 struct flk_hold {
     uint64_t generation;
     bool inherited;
+    bool lent; /* it was, and those who inherited it may have it still */
     struct fk_handed *handed; /* NULL: never handed to a run */
     char id[FLK_ID_SIZE];
     int64_t waited_ms;
@@ -73,8 +85,13 @@ int fk_hold_hand(struct flk_hold *hold, struct fk_handed **handed);
 void fk_handed_end(struct fk_handed *handed);
 void fk_handed_unref(struct fk_handed *handed); /* NULL is fine */
 
-/* base with FLOCKCTL_*, as flk_hold_environ(). */
-int fk_hold_environ(const struct flk_hold *hold, char *const *base, char ***envp);
+/* Was this process forked by one that had a hold to be inherited? */
+bool fk_hold_came_by_fork(void);
+
+/* base with FLOCKCTL_*, as flk_hold_environ(). fds: the numbers that the slots have there, in the order of fk_hold_list_slots();
+ * NULL: they aren't handed on. */
+int fk_hold_environ(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp);
+/* The slots' descriptors, and behind them those fetched from a hold above, which are handed on with them. */
 size_t fk_hold_count_slots(const struct flk_hold *hold);
 void fk_hold_list_slots(const struct flk_hold *hold, int *fds);
 

@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 libflk_sources = \
+	lib/arena.c lib/arena.h \
 	lib/cgroup.c lib/cgroup.h \
 	lib/config.c lib/config.h \
 	lib/copy.c lib/copy.h \
 	lib/deadline.c lib/deadline.h \
+	lib/deadlock.c lib/deadlock.h \
 	lib/error.c lib/error.h \
 	lib/fd.c lib/fd.h \
 	lib/helper.c lib/helper.h \
+	lib/held.c lib/held.h \
 	lib/hold.c lib/hold.h \
 	lib/id.c lib/id.h \
 	lib/inspect.c lib/inspect.h \
 	lib/isolate.c lib/isolate.h \
+	lib/json.c lib/json.h \
 	lib/latch.c lib/latch.h \
+	lib/log.c lib/log.h \
+	lib/looker.h \
 	lib/manage.c \
+	lib/nest.c lib/nest.h \
 	lib/owner.c lib/owner.h \
+	lib/picture.c \
+	lib/proc.c lib/proc.h \
 	lib/queue.c lib/queue.h \
 	lib/record.c lib/record.h \
+	lib/reduction.c lib/reduction.h \
 	lib/registry.c lib/registry.h \
 	lib/request.c lib/request.h \
 	lib/root.c lib/root.h \
@@ -26,7 +36,9 @@ libflk_sources = \
 	lib/slot.c lib/slot.h \
 	lib/start.c lib/start.h \
 	lib/supervise.c lib/supervise.h \
-	lib/tree.c lib/tree.h
+	lib/tree.c lib/tree.h \
+	lib/utf8.c lib/utf8.h \
+	lib/waiting.c lib/waiting.h
 
 include_HEADERS = lib/flockctl.h
 pkgconfig_DATA = lib/flockctl.pc

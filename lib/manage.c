@@ -11,6 +11,7 @@
 #include "flockctl.h"
 #include "hold.h"
 #include "registry.h"
+#include "request.h"
 #include "root.h"
 #include "row.h"
 
@@ -91,7 +92,7 @@ static int acquire_all(const char *name, int64_t timeout_ms, struct flk_hold **h
     if (code < 0)
         return code;
     fk_registry_unref(row);
-    return flk_acquire_many(&(struct flk_want){.name = name, .count = FLK_ALL}, 1, NULL, timeout_ms, hold);
+    return fk_acquire_many(&(struct flk_want){.name = name, .count = FLK_ALL}, 1, NULL, FK_WHOLE_ROW, timeout_ms, hold);
 }
 
 int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms)

@@ -37,9 +37,15 @@ static ssize_t read_file(const char *path, char *text, size_t size)
     return length;
 }
 
-/* State and start time from /proc/PID/stat. The command's name comes before them in parentheses and may contain anything,
- * so what counts starts after the last ')'. */
-static int read_stat(pid_t pid, char *state, uint64_t *start_time)
+struct status {
+    char state;
+    pid_t parent;
+    uint64_t start_time;
+};
+
+/* From /proc/PID/stat. The command's name comes before them in parentheses and may contain anything, so what counts starts
+ * after the last ')'. */
+static int read_stat(pid_t pid, struct status *status)
 {
     char path[32], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
@@ -50,14 +56,27 @@ static int read_stat(pid_t pid, char *state, uint64_t *start_time)
     if (!at || at[1] != ' ')
         return -EBADMSG;
     at += 2;
-    *state = *at;
+    status->state = *at;
     for (int field = 3; field < 22; field++) {
         at = strchr(at, ' ');
         if (!at)
             return -EBADMSG;
         at++;
+        if (field + 1 == 4)
+            status->parent = (pid_t)strtol(at, NULL, 10);
     }
-    *start_time = strtoull(at, NULL, 10);
+    status->start_time = strtoull(at, NULL, 10);
+    return 0;
+}
+
+int fk_owner_parent(pid_t pid, pid_t *parent, uint64_t *start_time)
+{
+    struct status status;
+    int code = read_stat(pid, &status);
+    if (code < 0)
+        return code;
+    *parent = status.parent;
+    *start_time = status.start_time;
     return 0;
 }
 
@@ -67,14 +86,15 @@ static uint64_t namespace_inode(const char *path)
     return stat(path, &status) < 0 ? 0 : status.st_ino;
 }
 
-/* Before pidfs all pidfds share one inode, which tells nothing. */
+/* Before pidfs all pidfds share one inode, which tells nothing. That is asked once. */
 static uint64_t unique_inode(int pidfd)
 {
+    static _Atomic int pidfs; /* 1 yes, -1 no */
     struct statfs fs;
     struct stat status;
-    if (fstatfs(pidfd, &fs) < 0 || fs.f_type != PIDFS_MAGIC || fstat(pidfd, &status) < 0)
-        return 0;
-    return status.st_ino;
+    if (!pidfs)
+        pidfs = fstatfs(pidfd, &fs) == 0 && fs.f_type == PIDFS_MAGIC ? 1 : -1;
+    return pidfs < 0 || fstat(pidfd, &status) < 0 ? 0 : status.st_ino;
 }
 
 static int open_pidfd(pid_t pid)
@@ -92,9 +112,10 @@ static bool has_ended(int pidfd)
 
 static int look_up_self(struct fk_owner *self)
 {
-    char state;
+    struct status status;
     *self = (struct fk_owner){.pid = getpid()};
-    int code = read_stat(self->pid, &state, &self->start_time);
+    int code = read_stat(self->pid, &status);
+    self->start_time = code < 0 ? 0 : status.start_time;
     ssize_t length =
         code < 0 ? code : read_file("/proc/sys/kernel/random/boot_id", self->boot_id, sizeof self->boot_id);
     if (length < 0)
@@ -148,11 +169,10 @@ const char *fk_owner_command(void)
     return command_line;
 }
 
-enum fk_life fk_owner_look(const struct fk_owner *owner)
+/* FK_STOPPED: it isn't known yet whether it is dead, alive or stopped. */
+static enum fk_life look_by_pidfd(const struct fk_owner *owner, const struct fk_owner *self, bool *sure)
 {
-    const struct fk_owner *self;
-    if (fk_owner_self(&self) < 0)
-        return FK_ALIVE;
+    *sure = false;
     if (strcmp(owner->boot_id, self->boot_id) != 0)
         return FK_DEAD;
     if (owner->pid_ns != self->pid_ns)
@@ -160,17 +180,37 @@ enum fk_life fk_owner_look(const struct fk_owner *owner)
     FK_CLOSE_FD int pidfd = open_pidfd(owner->pid);
     if (pidfd == -ESRCH)
         return FK_DEAD;
-    if (pidfd >= 0 && owner->pidfd_inode && unique_inode(pidfd) != owner->pidfd_inode)
+    *sure = pidfd >= 0 && owner->pidfd_inode;
+    if (*sure && unique_inode(pidfd) != owner->pidfd_inode)
         return FK_DEAD;
-    if (pidfd >= 0 && has_ended(pidfd))
-        return FK_DEAD;
-    char state;
-    uint64_t start_time;
-    if (read_stat(owner->pid, &state, &start_time) < 0)
+    return pidfd >= 0 && has_ended(pidfd) ? FK_DEAD : FK_STOPPED;
+}
+
+bool fk_owner_is_dead(const struct fk_owner *owner)
+{
+    const struct fk_owner *self;
+    bool sure;
+    if (fk_owner_self(&self) < 0)
+        return false;
+    enum fk_life life = look_by_pidfd(owner, self, &sure);
+    return life == FK_STOPPED && !sure ? fk_owner_look(owner) == FK_DEAD : life == FK_DEAD;
+}
+
+enum fk_life fk_owner_look(const struct fk_owner *owner)
+{
+    const struct fk_owner *self;
+    bool sure;
+    if (fk_owner_self(&self) < 0)
         return FK_ALIVE;
-    if (owner->time_ns == self->time_ns && start_time != owner->start_time)
+    enum fk_life life = look_by_pidfd(owner, self, &sure);
+    if (life != FK_STOPPED)
+        return life;
+    struct status status;
+    if (read_stat(owner->pid, &status) < 0)
+        return FK_ALIVE;
+    if (owner->time_ns == self->time_ns && status.start_time != owner->start_time)
         return FK_DEAD;
-    return state == 'T' || state == 't' ? FK_STOPPED : FK_ALIVE;
+    return status.state == 'T' || status.state == 't' ? FK_STOPPED : FK_ALIVE;
 }
 
 void fk_owner_after_fork_child(void)

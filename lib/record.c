@@ -58,6 +58,24 @@ static void put_escaped(struct cursor *cursor, const char *key, const char *valu
     put_text(cursor, "\n");
 }
 
+static const char never_ended[] = "ended=00000000000000000000\n";
+
+void fk_record_end(char text[FK_ENDED_SIZE], char mark)
+{
+    struct timespec now;
+    char line[FK_ENDED_SIZE + 1];
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(line, sizeof line, "%c\nended=%020" PRIu64 "\n", mark,
+             (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    memcpy(text, line, FK_ENDED_SIZE);
+}
+
+bool fk_record_has_ended(const char *text, size_t length)
+{
+    return length >= FK_ENDED_SIZE && memcmp(text + 2, never_ended, 6) == 0 &&
+           memcmp(text + 2, never_ended, sizeof never_ended - 1) != 0;
+}
+
 int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec)
 {
     const struct fk_owner *self;
@@ -68,6 +86,8 @@ int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec)
     clock_gettime(CLOCK_REALTIME, &now);
     struct cursor cursor = {text, text + size - sizeof END};
     put_text(&cursor, (char[]){FK_LIVE, '\n', '\0'});
+    if (!spec->wants && !spec->shared)
+        put_text(&cursor, never_ended);
     put_text(&cursor, "id=");
     put_text(&cursor, spec->id);
     put_number(&cursor, "\npid=", (uint64_t)self->pid);
@@ -185,6 +205,12 @@ int fk_record_read(const char *text, size_t length, struct fk_record *record)
 
 void fk_record_show(const struct fk_record *record, struct flk_holder *holder)
 {
+    const struct fk_owner *self;
+    unsigned foreign = 0;
+    if (fk_owner_self(&self) == 0 && record->owner.pid_ns && record->owner.pid_ns != self->pid_ns)
+        foreign |= FLK_FOREIGN_PID;
+    if (fk_owner_self(&self) == 0 && record->owner.time_ns && record->owner.time_ns != self->time_ns)
+        foreign |= FLK_FOREIGN_TIME;
     *holder = (struct flk_holder){
         .pid = record->owner.pid,
         .acquirer = 1,
@@ -194,5 +220,7 @@ void fk_record_show(const struct fk_record *record, struct flk_holder *holder)
         .command = record->command,
         .label = record->label,
         .id = record->id,
+        .foreign = foreign,
+        .pid_namespace = record->owner.pid_ns,
     };
 }

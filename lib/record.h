@@ -40,6 +40,9 @@ struct fk_record {
     char label[192], command[512]; /* cut to what fits */
 };
 
+/* Behind the mark of an exclusive holder's record comes ended= with 20 digits, so that both are changed by one pwrite. */
+#define FK_ENDED_SIZE (2 + 6 + 20 + 1)
+
 struct fk_record_spec {
     const char *id, *label, *command; /* label NULL: none; command NULL: this process's */
     unsigned wants;
@@ -48,6 +51,10 @@ struct fk_record_spec {
 /* The text of a live record of this process, into size bytes (FK_RECORD_LEAST or more; label and command are cut to what fits);
  * its length, or a negative errno. */
 int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec);
+/* The beginning of the record of one that lets go now and leaves the slot to others. */
+void fk_record_end(char text[FK_ENDED_SIZE], char mark);
+/* Does the text of length bytes begin so? */
+bool fk_record_has_ended(const char *text, size_t length);
 /* -EBADMSG: not a whole record. */
 int fk_record_read(const char *text, size_t length, struct fk_record *record);
 /* The same as the public interface shows it; points into record. */

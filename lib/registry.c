@@ -17,7 +17,9 @@
 #include "error.h"
 #include "fd.h"
 #include "flockctl.h"
+#include "hold.h"
 #include "id.h"
+#include "log.h"
 #include "owner.h"
 #include "root.h"
 #include "row.h"
@@ -39,6 +41,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct cds_hlist_head names[BUCKETS];
 static CDS_LIST_HEAD(idle_names); /* the longest idle first */
 static unsigned idle_descriptors;
+static CDS_LIST_HEAD(held_parts); /* that this process holds */
+/* A thread's address may be another one's later; its number isn't. 0: it has got nothing yet. */
+static _Atomic uint64_t threads;
+static _Thread_local uint64_t this_thread;
 static _Atomic int users;
 static _Atomic uint64_t generation;
 static _Atomic uint64_t *wiped_in_child; /* a page: the generation, or 0 in a child that no handler has seen */
@@ -90,9 +96,11 @@ static void forget_parent(void)
 {
     fk_fd_after_fork_child();
     fk_id_after_fork_child();
+    fk_log_after_fork_child();
     fk_owner_after_fork_child();
     fk_root_after_fork_child();
     CDS_INIT_LIST_HEAD(&idle_names);
+    CDS_INIT_LIST_HEAD(&held_parts);
     idle_descriptors = 0;
     atomic_store(&users, 0);
     uint64_t fresh = atomic_fetch_add(&generation, 1) + 1;
@@ -320,9 +328,49 @@ void fk_registry_retire(struct fk_row *row)
     empty(&garbage);
 }
 
-void fk_registry_count(struct fk_row *row, bool shared, int change)
+static void count(const struct fk_part *part, int change)
 {
-    atomic_fetch_add(shared ? &row->name->shared : &row->name->exclusive, (unsigned)change);
+    const struct fk_row *row = part->outer ? part->outer : part->row;
+    atomic_fetch_add(part->shared ? &row->name->shared : &row->name->exclusive, (unsigned)change);
+}
+
+void fk_registry_begin(struct fk_part *part)
+{
+    if (this_thread == 0)
+        this_thread = atomic_fetch_add(&threads, 1) + 1;
+    part->thread = this_thread;
+    pthread_mutex_lock(&lock);
+    cds_list_add(&part->held, &held_parts);
+    pthread_mutex_unlock(&lock);
+    count(part, 1);
+}
+
+void fk_registry_end(struct fk_part *part)
+{
+    count(part, -1);
+    pthread_mutex_lock(&lock);
+    cds_list_del(&part->held);
+    pthread_mutex_unlock(&lock);
+}
+
+void fk_registry_foreach(void (*each)(const struct fk_part *part, bool own, void *data), void *data)
+{
+    struct fk_part *part;
+    pthread_mutex_lock(&lock);
+    cds_list_for_each_entry (part, &held_parts, held)
+        each(part, part->thread == this_thread, data);
+    pthread_mutex_unlock(&lock);
+}
+
+unsigned fk_registry_own(const struct fk_row *row)
+{
+    struct fk_part *part;
+    unsigned own = 0;
+    pthread_mutex_lock(&lock);
+    cds_list_for_each_entry (part, &held_parts, held)
+        own += part->row == row && part->thread == this_thread ? part->count : 0;
+    pthread_mutex_unlock(&lock);
+    return own;
 }
 
 void fk_registry_users(int change)

@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct fk_part;
 struct fk_row;
 
 void fk_registry_enter(void);
@@ -36,8 +37,13 @@ void fk_registry_unref(struct fk_row *row);
 /* The row was found not to be the one at its path any more. */
 void fk_registry_retire(struct fk_row *row);
 
-/* A hold of the row's name began (+1) or ended (-1). */
-void fk_registry_count(struct fk_row *row, bool shared, int change);
+/* The calling thread has got the slots of part; they are given back. */
+void fk_registry_begin(struct fk_part *part);
+void fk_registry_end(struct fk_part *part);
+/* How many slots of the row are held that this thread has got. Handing a hold to another thread doesn't change whose it is. */
+unsigned fk_registry_own(const struct fk_row *row);
+/* Calls each for every part that this process holds, under the mutex; own: the calling thread has got it. */
+void fk_registry_foreach(void (*each)(const struct fk_part *part, bool own, void *data), void *data);
 /* Requests and holds that exist (+1, -1): while there are any, the lock directory can't be changed. */
 void fk_registry_users(int change);
 /* Forgets all idle rows, for another lock directory. -EBUSY. */

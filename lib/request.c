@@ -12,12 +12,14 @@
 #include <time.h>
 
 #include "deadline.h"
+#include "deadlock.h"
 #include "error.h"
 #include "fd.h"
 #include "flockctl.h"
 #include "hold.h"
 #include "id.h"
 #include "inspect.h"
+#include "log.h"
 #include "owner.h"
 #include "queue.h"
 #include "registry.h"
@@ -26,6 +28,7 @@
 
 #define LOOK_EVERY FK_SECOND
 #define LATCH_PATIENCE (10 * FK_MS) /* of one step; should its holder be stopped, we come back */
+#define SEARCH_PATIENCE (100 * FK_MS) /* a thousand may search at the same time */
 
 enum place { NEWCOMER, QUEUED, HEAD };
 
@@ -37,6 +40,8 @@ struct flk_request {
     char id[FLK_ID_SIZE];
     char *label, *command;
     int cancel_fd;
+    unsigned how; /* enum fk_acquire_flags */
+    bool blocking; /* nothing else is done by this thread meanwhile */
     void (*waiting)(const struct flk_waiting *waiting, void *data);
     void *data;
     int64_t started, deadline; /* deadline == started: try once */
@@ -48,6 +53,10 @@ struct flk_request {
     unsigned n_busy;
     int64_t next_look, next_message;
     bool latch_was_taken;
+    struct fk_deadlock deadlock;
+    bool looked;   /* for a deadlock, with this ticket */
+    bool noted;    /* in the history, that the current part is waited for */
+    int64_t part_started;
     /* for flk_request_fd() */
     int epoll, timer;
     int *entered;
@@ -171,6 +180,7 @@ int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct
         return fk_fail(-ENOMEM, "out of memory");
     request->generation = fk_registry_generation();
     request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->cancel_fd = -1;
+    request->deadlock.fd = -1;
     fk_registry_users(1);
     code = copy_wants(request, wants, n_wants);
     if (code == 0)
@@ -191,6 +201,24 @@ int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct
 }
 
 /* ---- the row of the current part ---- */
+
+static int cannot_draw(const struct flk_request *request, const struct fk_part *part, const struct fk_nest *nest)
+{
+    const char *what = NULL;
+    char holder[176];
+    snprintf(holder, sizeof holder, "pid %d (%.100s), whose command this runs under,", (int)nest->owner.pid,
+             nest->command);
+    if (request->how & FK_WHOLE_ROW)
+        what = ", so the row can't be had whole meanwhile; change it outside of that command";
+    else if (nest->shared && !part->shared)
+        what = " shared, so it can't be had alone meanwhile; acquire it exclusively there";
+    if (what)
+        return fk_fail(-EDEADLK, "%s holds %s%s", holder, part->name, what);
+    if (part->wanted != FLK_ALL && part->wanted > nest->slots)
+        return fk_fail(-EDEADLK, "%s holds %u slot%s of %s, so %u can't be had meanwhile; acquire more there", holder,
+                       nest->slots, nest->slots == 1 ? "" : "s", part->name, part->wanted);
+    return 0;
+}
 
 static int cannot_have(const struct fk_part *part, unsigned slots)
 {
@@ -237,6 +265,47 @@ static int open_row(struct fk_part *part)
     return 0;
 }
 
+static void close_row(struct fk_part *part)
+{
+    if (part->row)
+        fk_registry_unref(part->row);
+    if (part->outer)
+        fk_registry_unref(part->outer);
+    fk_nest_free(part->nest, false, false);
+    part->row = part->outer = NULL;
+    part->nest = NULL;
+}
+
+/* The row below a hold of ours that covers what is wanted, if there is one. -ESTALE: that hold isn't there any more. */
+static int open_nested_row(struct flk_request *request, struct fk_part *part)
+{
+    struct fk_row *row;
+    int found = fk_nest_find(part->row, &part->nest);
+    if (found <= 0)
+        return found;
+    int code = cannot_draw(request, part, part->nest);
+    if (code == 0)
+        code = fk_row_open_under(part->name, part->nest->id, part->nest->slots, part->nest->numbers, &row);
+    if (code < 0)
+        return code;
+    part->outer = part->row;
+    part->row = row;
+    return make_room(part, part->wanted == FLK_ALL ? row->slots : part->wanted);
+}
+
+static int open_rows(struct flk_request *request, struct fk_part *part)
+{
+    int code;
+    do {
+        code = open_row(part);
+        if (code == 0)
+            code = open_nested_row(request, part);
+        if (code < 0)
+            close_row(part);
+    } while (code == -ESTALE);
+    return code;
+}
+
 static int want_count(const struct fk_part *part)
 {
     return (int)(part->wanted == FLK_ALL ? part->row->slots : part->wanted);
@@ -245,6 +314,8 @@ static int want_count(const struct fk_part *part)
 static void leave_queue(struct flk_request *request)
 {
     struct fk_part *part = request->current < request->n_parts ? current_part(request) : NULL;
+    fk_deadlock_withdraw(&request->deadlock);
+    request->looked = false;
     if (part && part->row)
         fk_queue_leave(part->row, &request->ticket);
     fk_queue_unwatch(&request->watch);
@@ -258,8 +329,7 @@ static void start_over(struct flk_request *request, struct fk_part *part)
 {
     leave_queue(request);
     fk_registry_retire(part->row);
-    fk_registry_unref(part->row);
-    part->row = NULL;
+    close_row(part);
 }
 
 /* ---- inside a section ---- */
@@ -273,8 +343,30 @@ static int write_record(const struct flk_request *request, const struct fk_part 
         .command = request->command,
         .wants = wants,
         .shared = part->shared,
+        .nests = !wants && (request->how & FK_FOR_COMMAND),
     };
     return fk_record_write(text, size, &spec);
+}
+
+static void drop_slots(struct fk_part *part)
+{
+    for (unsigned i = 0; i < part->count; i++)
+        fk_slot_drop(&part->fds[i]);
+    part->count = 0;
+}
+
+/* Which of the outer hold's slots we have got. -ESTALE: its process died meanwhile, and nobody has kept them for us. */
+static int draw(struct fk_part *part)
+{
+    if (!fk_nest_stands(part->nest))
+        return -ESTALE;
+    free(part->shown);
+    part->shown = malloc(part->count * sizeof *part->shown);
+    if (!part->shown)
+        return fk_fail(-ENOMEM, "out of memory");
+    for (unsigned i = 0; i < part->count; i++)
+        part->shown[i] = part->nest->numbers[part->slots[i]];
+    return 0;
 }
 
 /* Slots taken: says so on disk, and leaves the queue as the one that was served. */
@@ -283,6 +375,11 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
     char text[FK_RECORD_SIZE];
     part->count = (unsigned)want_count(part);
     part->number = request->ticket.fd >= 0 ? request->ticket.number : 0;
+    int code = part->nest ? draw(part) : 0;
+    if (code < 0) {
+        drop_slots(part);
+        return code;
+    }
     bool has_all = part->count == part->row->slots && !part->shared;
     if (request->place == HEAD && request->ticket.fd >= 0) {
         part->followed = section->latch.living != request->ticket.number;
@@ -290,11 +387,9 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
     }
     size_t size = part->shared ? FK_SHARED_SIZE : FK_RECORD_SIZE;
     int length = write_record(request, part, 0, text, size);
-    int code = length < 0 ? length : fk_part_begin(section, part, request->id, text, (size_t)length);
+    code = length < 0 ? length : fk_part_begin(section, part, request->id, text, (size_t)length);
     if (code < 0) {
-        for (unsigned i = 0; i < part->count; i++)
-            fk_slot_drop(&part->fds[i]);
-        part->count = 0;
+        drop_slots(part);
         return code;
     }
     if (request->place != HEAD) {
@@ -357,8 +452,23 @@ static int try_last(struct flk_request *request, struct fk_section *section, str
     return code;
 }
 
+/* What this thread holds of it comes free only when this very call is over. */
+static int wait_for_self(const struct flk_request *request, const struct fk_part *part)
+{
+    unsigned own = request->blocking ? fk_registry_own(part->row) : 0;
+    if (own == 0 || (unsigned)want_count(part) + own <= part->row->slots)
+        return 0;
+    if (part->row->slots == 1)
+        return fk_fail(-EDEADLK, "%s is held by this very thread; release it first, or don't ask again", part->name);
+    return fk_fail(-EDEADLK, "this very thread holds %u of the %u slots of %s, so it can't wait for %d; release first",
+                   own, part->row->slots, part->name, want_count(part));
+}
+
 static int enter_queue(struct flk_request *request, struct fk_section *section, const struct fk_part *part)
 {
+    int code = wait_for_self(request, part);
+    if (code < 0)
+        return code;
     char text[FK_WAITER_RECORD];
     int length = write_record(request, part, (unsigned)want_count(part), text, sizeof text);
     return length < 0 ? length : fk_queue_enter(section, text, (size_t)length, &request->ticket);
@@ -516,7 +626,7 @@ static int step_part(struct flk_request *request, struct fk_part *part, int64_t 
         return -EAGAIN;
     for (;;) {
         struct fk_section section;
-        int code = part->row ? 0 : open_row(part);
+        int code = part->row ? 0 : open_rows(request, part);
         if (code < 0)
             return code;
         int64_t until =
@@ -531,9 +641,109 @@ static int step_part(struct flk_request *request, struct fk_part *part, int64_t 
             return code;
         code = step_in_section(request, &section, part, due, last);
         fk_row_leave(&section);
+        if (code == -ESTALE) {
+            leave_queue(request);
+            close_row(part);
+            continue;
+        }
         int again = code == -EAGAIN ? settle(request, part) : 0;
         if (again <= 0)
             return again < 0 ? again : code;
+    }
+}
+
+/* ---- deadlock ---- */
+
+/* Once for each ticket, and again where somebody in the way was stopped. */
+static int look_for_deadlock(struct flk_request *request, const struct fk_part *part, bool due)
+{
+    if (request->ticket.fd < 0 || (request->looked && !(due && request->deadlock.doubtful)))
+        return -EAGAIN;
+    const struct fk_deadlock_wait wait = {
+        .row = part->row,
+        .number = request->ticket.number,
+        .count = (unsigned)want_count(part),
+        .shared = part->shared,
+        .blocking = request->blocking,
+        .parts = request->parts,
+        .n_parts = request->n_parts,
+        .id = request->id,
+        .command = request->command,
+    };
+    request->looked = true;
+    if (!fk_deadlock_concerns(&wait))
+        return -EAGAIN;
+    int64_t patience = request->blocking ? SEARCH_PATIENCE : LATCH_PATIENCE;
+    int code = fk_deadlock_look(&request->deadlock, &wait, earlier(request->deadline, fk_now() + patience));
+    return code < 0 ? code : -EAGAIN;
+}
+
+/* ---- history ---- */
+
+static void note(const struct flk_request *request, const struct fk_part *part, const char *event, const char *detail)
+{
+    bool has = part->count > 0;
+    if (!fk_log_is_on())
+        return;
+    fk_log_write(&(struct fk_log_entry){
+        .event = event,
+        .row = part->row ? part->row->text : part->name,
+        .slots = part->shown ? part->shown : part->slots,
+        .n_slots = has ? part->count : 0,
+        .wants = has ? 0 : part->row ? (unsigned)want_count(part) : part->wanted,
+        .shared = part->shared,
+        .id = request->id,
+        .label = request->label,
+        .command = request->command,
+        .waited_ns = strcmp(event, "wait") == 0 ? -1 : fk_now() - request->part_started,
+        .held_ns = -1,
+        .detail = detail,
+    });
+}
+
+static void note_abandonment(const struct flk_request *request, const struct fk_part *part)
+{
+    struct fk_record dead;
+    struct flk_holder shown;
+    if (!part->predecessor || fk_record_read(part->predecessor, FK_RECORD_SIZE, &dead) < 0)
+        return;
+    fk_record_show(&dead, &shown);
+    fk_log_write(&(struct fk_log_entry){
+        .event = "abandonment",
+        .row = part->row->text,
+        .slots = &part->predecessor_slot,
+        .n_slots = 1,
+        .id = request->id,
+        .label = request->label,
+        .command = request->command,
+        .waited_ns = -1,
+        .held_ns = -1,
+        .other = &shown,
+    });
+}
+
+/* What became of a step for that part. */
+static void note_step(struct flk_request *request, struct fk_part *part, int code)
+{
+    if (!fk_log_is_on())
+        return;
+    if (request->part_started == 0)
+        request->part_started = request->current == 0 ? request->started : fk_now();
+    if (code == -EAGAIN && !request->noted) {
+        request->noted = true;
+        note(request, part, "wait", NULL);
+    } else if (code == -ETIMEDOUT) {
+        note(request, part, "timeout", NULL);
+    } else if (code == -EDEADLK) {
+        note(request, part, "deadlock", flk_error_detail());
+    } else if (code == 0) {
+        note_abandonment(request, part);
+        note(request, part, "acquire", NULL);
+        part->since = fk_now();
+        part->label = request->label ? strdup(request->label) : NULL;
+        part->command = request->command ? strdup(request->command) : NULL;
+        request->part_started = 0;
+        request->noted = false;
     }
 }
 
@@ -542,8 +752,11 @@ static void send_message(struct flk_request *request, struct fk_part *part, int6
     int64_t waited = now - request->started;
     struct fk_picture *picture = malloc(sizeof *picture);
     if (picture && part->row) {
-        fk_inspect_wait(part->row, request->ticket.fd < 0 ? 0 : request->ticket.number, waited / FK_MS, picture);
+        fk_inspect_wait(part->row, request->ticket.fd < 0 ? 0 : request->ticket.number, waited / FK_MS, true,
+                        picture);
+        picture->waiting.name = part->name;
         request->waiting(&picture->waiting, request->data);
+        fk_picture_clear(picture);
     }
     free(picture);
     request->next_message =
@@ -598,15 +811,16 @@ static int make_hold(struct flk_request *request, int64_t now, struct flk_hold *
 }
 
 /* " by pid 812 (make)", for the sentence that says that it's taken. */
-static void name_holder(const struct fk_part *part, char *text, size_t size)
+static void name_holder(const struct fk_part *part, bool thorough, char *text, size_t size)
 {
     struct fk_picture *picture = malloc(sizeof *picture);
     text[0] = '\0';
     if (picture && part->row) {
-        fk_inspect_wait(part->row, 0, 0, picture);
+        fk_inspect_wait(part->row, 0, 0, thorough, picture);
         const struct flk_holder *holder = picture->waiting.holder;
-        if (holder)
+        if (holder && holder->pid)
             snprintf(text, size, " by pid %d (%s)", (int)holder->pid, holder->command);
+        fk_picture_clear(picture);
     }
     free(picture);
 }
@@ -619,7 +833,7 @@ static int too_late(const struct flk_request *request, const struct fk_part *par
     if (request->latch_was_taken)
         return fk_fail(code, "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it",
                        part->name);
-    name_holder(part, who, sizeof who);
+    name_holder(part, code == -ETIMEDOUT, who, sizeof who);
     if (code == -EBUSY)
         return fk_fail(code, "%s is taken%s", part->name, who);
     return fk_fail(code, "%s is still taken%s after %lld.%03lld s", part->name, who, (long long)(waited / 1000),
@@ -640,6 +854,9 @@ static int step_parts(struct flk_request *request, int64_t *now)
         int code = step_part(request, part, *now);
         if (code == -EAGAIN && *now >= request->deadline)
             code = too_late(request, part);
+        if (code == -EAGAIN)
+            code = look_for_deadlock(request, part, *now >= request->next_look);
+        note_step(request, part, code);
         if (code == -EAGAIN && *now >= request->next_message)
             send_message(request, part, *now);
         if (*now >= request->next_look && !request->latch_was_taken)
@@ -673,7 +890,7 @@ void flk_request_cancel(struct flk_request *request)
     fk_registry_enter();
     bool copy = request->generation != fk_registry_generation();
     if (copy)
-        request->ticket.fd = request->watch.fd = request->epoll = request->timer = -1;
+        request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->deadlock.fd = -1;
     leave_queue(request);
     for (size_t i = request->n_parts; i-- > 0;)
         fk_part_end(&request->parts[i], request->id, false, true, copy);
@@ -729,13 +946,15 @@ static int sleep_until_event(struct flk_request *request)
     return code;
 }
 
-int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
-                     int64_t timeout_ms, struct flk_hold **hold)
+int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, unsigned flags,
+                    int64_t timeout_ms, struct flk_hold **hold)
 {
     struct flk_request *request;
     int code = flk_request_start(wants, n_wants, options, timeout_ms, &request);
     if (code < 0)
         return code;
+    request->how = flags;
+    request->blocking = true;
     while ((code = flk_request_step(request, hold)) == -EAGAIN) {
         code = sleep_until_event(request);
         if (code < 0)
@@ -743,6 +962,12 @@ int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct 
     }
     flk_request_cancel(request);
     return code;
+}
+
+int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
+                     int64_t timeout_ms, struct flk_hold **hold)
+{
+    return fk_acquire_many(wants, n_wants, options, 0, timeout_ms, hold);
 }
 
 int flk_acquire(const char *name, unsigned flags, int64_t timeout_ms, struct flk_hold **hold)

@@ -7,6 +7,8 @@
  *             are enough, since everybody else queues
  *   (served)  slots taken, ticket gone; the next name is a NEWCOMER again
  *
+ * Where a hold of ours covers a name, its row is the one below that hold (nest.h).
+ *
  * Each change is made in one section of the row's latch; only giving up needs none. A row that is no longer at its path, or
  * a ticket that others have passed, makes it a NEWCOMER again. A crash at any point leaves what slot.h, queue.h and hold.h say.
  *
@@ -17,6 +19,15 @@
 #define FK_REQUEST_H
 
 #include <stdatomic.h>
+
+#include "flockctl.h"
+
+enum fk_acquire_flags {
+    FK_FOR_COMMAND = 1 << 0, /* the hold is a command's: its descendants draw from it */
+    FK_WHOLE_ROW = 1 << 1,   /* the row itself is to be changed: -EDEADLK where a hold of ours covers it */
+};
+int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, unsigned flags,
+                    int64_t timeout_ms, struct flk_hold **hold);
 
 /* How often a head was let in by its look once a second and not by an event. For the tests. */
 extern _Atomic unsigned fk_request_let_in_by_look;

@@ -16,6 +16,7 @@
 #include "error.h"
 #include "fd.h"
 #include "flockctl.h"
+#include "log.h"
 #include "registry.h"
 
 #define CANDIDATES 5
@@ -32,6 +33,7 @@ struct candidate {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char asked_for[PATH_MAX]; /* by flk_root_set() */
 static char chosen[PATH_MAX]; /* "": not yet */
+static bool log_marked;
 static bool chosen_by_name;
 static char warning[PATH_MAX + 512];
 
@@ -185,6 +187,8 @@ static int make_directory(const char *path)
     return 1;
 }
 
+#define LOG_MARK "log\n" /* a line in `version` */
+
 static int check_version(int directory, const char *path)
 {
     char text[16] = "";
@@ -204,6 +208,7 @@ static int check_version(int directory, const char *path)
                        "%s is written by another release of flockctl (protocol %.*s, ours is %d); use one release, or "
                        "another directory with FLOCKCTL_DIR or --dir",
                        path, (int)strcspn(text, "\n"), text, FK_PROTOCOL);
+    log_marked = strstr(text, "\n" LOG_MARK) != NULL;
     return 0;
 }
 
@@ -296,6 +301,21 @@ static void warn(const struct candidate candidates[CANDIDATES], unsigned choice,
                  candidates[choice].path);
 }
 
+static bool has_log_variable(void)
+{
+    const char *variable = getenv("FLOCKCTL_LOG");
+    return variable && *variable;
+}
+
+/* The lock directory's path becomes the history's. */
+static int find_log(char path[PATH_MAX])
+{
+    if (has_log_variable())
+        return make_absolute(getenv("FLOCKCTL_LOG"), path);
+    strcat(path, "/log"); /* make_absolute() has seen to it that there is room */
+    return 0;
+}
+
 static int choose(void)
 {
     struct candidate *candidates = malloc(CANDIDATES * sizeof *candidates);
@@ -314,6 +334,9 @@ static int choose(void)
         warn(candidates, choice, made > 0);
         chosen_by_name = candidates[choice].named;
         memcpy(chosen, path, sizeof chosen);
+        if (find_log(path) < 0)
+            path[0] = '\0';
+        fk_log_set(log_marked || has_log_variable() ? path : "");
     }
     free(candidates);
     return code < 0 ? code : 0;
@@ -327,6 +350,30 @@ int fk_root_path(const char **path)
     if (code == 0)
         *path = chosen;
     return code;
+}
+
+int fk_root_log_path(char path[PATH_MAX])
+{
+    const char *root;
+    int code = fk_root_path(&root);
+    if (code < 0)
+        return code;
+    stpcpy(path, root);
+    return find_log(path);
+}
+
+int fk_root_set_log(bool on)
+{
+    const char *root;
+    char path[PATH_MAX + 16], text[16];
+    int code = fk_root_path(&root);
+    if (code < 0)
+        return code;
+    snprintf(path, sizeof path, "%s/version", root);
+    off_t end = snprintf(text, sizeof text, "%d\n", FK_PROTOCOL);
+    FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDWR | O_NOFOLLOW, 0);
+    code = fd < 0 ? fd : on ? fk_fd_write_at(fd, LOG_MARK, strlen(LOG_MARK), end) : ftruncate(fd, end) < 0 ? -errno : 0;
+    return code < 0 ? fk_fail_errno(code, "can't write %s", path) : 0;
 }
 
 const char *fk_root_named(void)

@@ -7,11 +7,14 @@
  * holder, there would be two worlds: an error.
  *
  * On disk: the directory (mode 0700, ours, no symlink), in it `version` and `rows`. A crash while it is made leaves any
- * part of that, which the next one completes; an empty `version` counts as not yet written. In the process: chosen on first
+ * part of that, which the next one completes; an empty `version` counts as not yet written. Behind the number it may
+ * have a line `log`: history is on (log.h). In the process: chosen on first
  * use, changed only by flk_root_set(), which the registry refuses while something is held or waited for. */
 #ifndef FK_ROOT_H
 #define FK_ROOT_H
 
+#include <linux/limits.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 #define FK_PROTOCOL 1
@@ -28,6 +31,10 @@ int fk_root_path(const char **path);
 const char *fk_root_named(void);
 /* Opens path, which must be a directory that satisfies policy: a descriptor or a negative errno. */
 int fk_root_check(const char *path, const struct fk_root_policy *policy);
+/* The marker in `version` that says that there is a history, for those who choose the directory from now on. */
+int fk_root_set_log(bool on);
+/* Where that stands: $FLOCKCTL_LOG or else $ROOT/log, whether it is on or not. */
+int fk_root_log_path(char path[PATH_MAX]);
 void fk_root_after_fork_child(void);
 
 #endif

@@ -19,8 +19,11 @@
 #include "fd.h"
 #include "flockctl.h"
 #include "id.h"
+#include "nest.h"
+#include "queue.h"
 #include "registry.h"
 #include "root.h"
+#include "slot.h"
 
 #define FILE_MODE (0600 | S_ISVTX) /* sticky: sweepers of runtime directories leave it alone */
 #define TEMPORARY ".tmp."
@@ -195,19 +198,48 @@ static int build(int rows, unsigned slots, char temporary[64])
     return fd;
 }
 
-/* -EEXIST: somebody else made it meanwhile. */
-static int make(int rows, const char *name, unsigned slots)
+#define NUMBER_SIZE 11 /* of a slot in the file `numbers`, with its newline */
+
+/* Which slots of the row above they are. */
+static int write_numbers(int directory, unsigned slots, const unsigned *numbers)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "numbers", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    char line[NUMBER_SIZE + 1];
+    int code = fd < 0 ? fd : 0;
+    for (unsigned slot = 0; code == 0 && slot < slots; slot++) {
+        snprintf(line, sizeof line, "%010u\n", numbers[slot]);
+        code = fk_fd_write_at(fd, line, NUMBER_SIZE, (off_t)slot * NUMBER_SIZE);
+    }
+    return code;
+}
+
+int fk_row_read_numbers(const struct fk_row *row, unsigned *numbers)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, "numbers", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    char line[NUMBER_SIZE + 1] = "";
+    for (unsigned slot = 0; slot < row->slots; slot++) {
+        if (fd < 0 || pread(fd, line, NUMBER_SIZE, (off_t)slot * NUMBER_SIZE) != NUMBER_SIZE)
+            return fk_row_damaged(row->text, "its file numbers can't be read");
+        numbers[slot] = (unsigned)strtoul(line, NULL, 10);
+    }
+    return 0;
+}
+
+/* -EEXIST: somebody else made it meanwhile. numbers: of a row below a hold, else NULL. */
+static int make(int rows, const char *name, unsigned slots, const unsigned *numbers)
 {
     char temporary[64];
     sweep(rows);
     FK_CLOSE_FD int directory = build(rows, slots, temporary);
     if (directory < 0)
         return fk_fail_errno(directory, "can't make the row %s of %u slot%s", name, slots, slots == 1 ? "" : "s");
-    if (renameat2(rows, temporary, rows, name, RENAME_NOREPLACE) == 0)
+    int code = numbers ? write_numbers(directory, slots, numbers) : 0;
+    if (code == 0 && renameat2(rows, temporary, rows, name, RENAME_NOREPLACE) == 0)
         return 0;
-    int code = -errno;
+    code = code < 0 ? code : -errno;
     delete_tree(rows, temporary);
-    return code == -EEXIST ? code : fk_fail_errno(code, "can't make the row %s", name);
+    bool gone = numbers && code == -ENOENT;
+    return code == -EEXIST || gone ? code : fk_fail_errno(code, "can't make the row %s", name);
 }
 
 /* ---- open ---- */
@@ -236,12 +268,12 @@ int fk_row_damaged(const char *name, const char *what)
                    root, name);
 }
 
-/* -ENOENT without a sentence. */
-static int open_latch(int directory, const char *name)
+/* access: O_RDWR, or O_RDONLY for those who only look. -ENOENT without a sentence. */
+static int open_latch(int directory, const char *name, int access)
 {
-    int fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOATIME, 0);
+    int fd = fk_fd_open(directory, "latch", access | O_NOFOLLOW | O_NONBLOCK | O_NOATIME, 0);
     if (fd == -EPERM) /* another user's, which its opener is about to find out */
-        fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+        fd = fk_fd_open(directory, "latch", access | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd == -EISDIR || fd == -ELOOP)
         return fk_row_damaged(name, "its latch isn't a regular file");
     return fd < 0 && fd != -ENOENT ? fk_fail_errno(fd, "can't open the latch of %s", name) : fd;
@@ -276,11 +308,12 @@ static int look_at_latch(struct fk_row *row)
     if (fk_latch_read(row->latch, &latch, record) < 0)
         return fk_row_damaged(row->text, "its latch can't be read");
     row->slots = latch.slots;
+    row->covered = fk_nest_is_hinted(row, record, latch.shared);
     return 0;
 }
 
 /* From disk. Without a sentence: -ENOENT, it isn't there; -ESTALE, it was removed or replaced while we looked. */
-static int open_from_disk(int rows, const char *name, struct fk_row **out)
+static int open_from_disk(int rows, const char *name, int access, struct fk_row **out)
 {
     FK_CLOSE_FD int directory = fk_fd_open(rows, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (directory == -ENOENT)
@@ -296,7 +329,7 @@ static int open_from_disk(int rows, const char *name, struct fk_row **out)
     row->references = 1;
     row->generation = fk_registry_generation();
     row->directory = fk_fd_take(&directory);
-    row->latch = open_latch(row->directory, name);
+    row->latch = open_latch(row->directory, name, access);
     int code = look_at_directory(row);
     if (code == 0)
         code = row->latch == -ENOENT ? has_no_latch(row) : row->latch < 0 ? row->latch : look_at_latch(row);
@@ -306,6 +339,21 @@ static int open_from_disk(int rows, const char *name, struct fk_row **out)
     }
     *out = row;
     return 0;
+}
+
+int fk_row_peek(int rows, const char *path, struct fk_row **row)
+{
+    int code = -ESTALE;
+    for (int tries = 0; code == -ESTALE && tries < TRIES; tries++)
+        code = open_from_disk(rows, path, O_RDONLY, row);
+    return code == -ESTALE ? -ENOENT : code;
+}
+
+int fk_row_peek_at(const char *path, struct fk_row **row)
+{
+    FK_CLOSE_FD int rows = -1;
+    int code = open_rows(&rows);
+    return code < 0 ? code : fk_row_peek(rows, path, row);
 }
 
 static int decide_slots(const char *name, unsigned wanted, enum fk_row_create create, unsigned *slots)
@@ -328,6 +376,11 @@ static int decide_slots(const char *name, unsigned wanted, enum fk_row_create cr
     return code;
 }
 
+static int fail_tries(const char *name)
+{
+    return fk_fail(-EIO, "the row %s is made and removed again and again by others; try later", name);
+}
+
 /* From disk, made when it isn't there; never handed out unless it was whole. */
 static int open_or_make(const char *name, unsigned wanted, enum fk_row_create create, struct fk_row **row)
 {
@@ -336,7 +389,7 @@ static int open_or_make(const char *name, unsigned wanted, enum fk_row_create cr
     if (code < 0)
         return code;
     for (int tries = 0; tries < TRIES; tries++) {
-        code = open_from_disk(rows, name, row);
+        code = open_from_disk(rows, name, O_RDWR, row);
         if (code == -ESTALE)
             continue;
         if (code != -ENOENT)
@@ -346,11 +399,11 @@ static int open_or_make(const char *name, unsigned wanted, enum fk_row_create cr
         unsigned slots = 0;
         code = decide_slots(name, wanted, create, &slots);
         if (code == 0)
-            code = make(rows, name, slots);
+            code = make(rows, name, slots, NULL);
         if (code < 0 && code != -EEXIST)
             return code;
     }
-    return fk_fail(-EIO, "the row %s is made and removed again and again by others; try later", name);
+    return fail_tries(name);
 }
 
 int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **out)
@@ -379,6 +432,64 @@ int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, str
                        row->slots, row->slots == 1 ? "" : "s", slots, name, slots);
         fk_registry_unref(row);
         return code;
+    }
+    *out = row;
+    return 0;
+}
+
+/* ---- below a hold ---- */
+
+struct under_text {
+    char text[FLK_NAME_MAX + 7 + FLK_ID_SIZE];
+};
+
+static int make_under(int rows, const char *name, const char *text, unsigned slots, const unsigned *numbers)
+{
+    char under[FLK_NAME_MAX + 7];
+    stpcpy(stpcpy(under, name), "/under");
+    int code = make_directory(rows, under);
+    if (code == 0 || code == -EEXIST)
+        code = make(rows, text, slots, numbers);
+    return code == -ENOENT ? -ESTALE : code;
+}
+
+static int open_or_make_under(const char *name, const char *text, unsigned slots, const unsigned *numbers,
+                              struct fk_row **row)
+{
+    FK_CLOSE_FD int rows = -1;
+    int code = open_rows(&rows);
+    for (int tries = 0; code == 0 && tries < TRIES; tries++) {
+        code = open_from_disk(rows, text, O_RDWR, row);
+        if (code == 0 || (code == -ENOENT && !numbers))
+            return code;
+        if (code == -ENOENT)
+            code = make_under(rows, name, text, slots, numbers);
+        code = code == -EEXIST || (code == -ESTALE && faccessat(rows, name, F_OK, 0) == 0) ? 0 : code;
+    }
+    return code < 0 ? code : fail_tries(text);
+}
+
+int fk_row_open_under(const char *name, const char *id, unsigned slots, const unsigned *numbers, struct fk_row **out)
+{
+    struct under_text under;
+    snprintf(under.text, sizeof under.text, "%s/under/%s", name, id);
+    struct fk_row *row = fk_registry_get(under.text);
+    if (row && !fk_row_is_current(row)) {
+        fk_registry_retire(row);
+        fk_registry_unref(row);
+        row = NULL;
+    }
+    if (!row) {
+        int code = open_or_make_under(name, under.text, slots, numbers, &row);
+        if (code < 0)
+            return code;
+        row = fk_registry_put(row);
+        if (!row)
+            return fk_fail(-ENOMEM, "out of memory");
+    }
+    if (numbers && row->slots != slots) {
+        fk_registry_unref(row);
+        return fk_row_damaged(under.text, "it hasn't as many slots as the hold above it");
     }
     *out = row;
     return 0;
@@ -426,7 +537,7 @@ static int borrow_latch(struct fk_row *row)
     }
     fk_registry_unlock();
     if (fd < 0)
-        fd = open_latch(row->directory, row->text);
+        fd = open_latch(row->directory, row->text, O_RDWR);
     return fd == -ENOENT ? has_no_latch(row) : fd;
 }
 
@@ -476,22 +587,64 @@ void fk_row_leave(struct fk_section *section)
     return_latch(section->row, section->fd);
 }
 
-/* ---- by a holder of all slots ---- */
+/* ---- remove ---- */
+
+static int rename_away(int rows, const char *text, char temporary[64])
+{
+    char id[FLK_ID_SIZE];
+    fk_id_make(id);
+    snprintf(temporary, 64, TEMPORARY "%s", id);
+    return renameat2(rows, text, rows, temporary, RENAME_NOREPLACE) < 0 ? -errno : 0;
+}
+
+/* All its slots, in a section, at once. */
+static bool delete_in_section(struct fk_section *section, int rows, char temporary[64])
+{
+    struct fk_row *row = section->row;
+    struct fk_watch last;
+    bool done = false;
+    unsigned n_busy, *slots = malloc(row->slots * 2 * sizeof *slots);
+    int *fds = slots ? (int *)(slots + row->slots) : NULL;
+    bool empty = slots && fk_queue_last(section, &last) == 0 && last.fd < 0;
+    if (slots && !empty)
+        fk_queue_unwatch(&last);
+    if (empty && fk_slots_take(section, row->slots, LOCK_EX, true, slots, fds, NULL, &n_busy) == 0) {
+        done = rename_away(rows, row->text, temporary) == 0;
+        for (unsigned i = 0; i < row->slots; i++)
+            fk_slot_drop(&fds[i]);
+    }
+    free(slots);
+    return done;
+}
+
+void fk_row_delete_idle(struct fk_row *row)
+{
+    struct fk_section section;
+    char temporary[64];
+    FK_CLOSE_FD int rows = -1;
+    if (open_rows(&rows) < 0 || fk_row_enter(row, 0, &section) < 0)
+        return;
+    bool done = delete_in_section(&section, rows, temporary);
+    fk_row_leave(&section);
+    if (!done)
+        return;
+    fk_registry_retire(row);
+    delete_tree(rows, temporary);
+}
 
 int fk_row_delete(struct fk_row *row)
 {
     struct fk_section section;
-    char temporary[64], id[FLK_ID_SIZE];
+    char temporary[64];
     FK_CLOSE_FD int rows = -1;
     int code = open_rows(&rows);
     if (code == 0)
         code = fk_row_enter(row, FK_NEVER, &section);
     if (code < 0)
         return code;
-    fk_id_make(id);
-    snprintf(temporary, sizeof temporary, TEMPORARY "%s", id);
-    if (renameat2(rows, row->text, rows, temporary, RENAME_NOREPLACE) < 0)
-        code = fk_fail_errno(-errno, "can't remove the row %s", row->text);
+    code = rename_away(rows, row->text, temporary);
+    if (code < 0)
+        code = fk_fail_errno(code, "can't remove the row %s", row->text);
     fk_row_leave(&section);
     if (code == 0) {
         fk_registry_retire(row);

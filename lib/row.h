@@ -35,6 +35,7 @@ struct fk_row {
     dev_t device;
     ino_t inode; /* of the directory */
     unsigned slots;
+    bool covered; /* when it was opened a command held some of it, perhaps one that we run under */
     int directory;
     int latch; /* lent to one section at a time; for pread and pwrite anybody's */
     /* used inside sections only, of which there is one at a time on the whole machine. The kernel's flock orders them, but no
@@ -44,7 +45,7 @@ struct fk_row {
     unsigned takes; /* tries of the slot of a row of one */
     int *watches; /* a read-only descriptor of each slot's FIFO, -1: none; see slot.h */
     unsigned n_watches;
-    char text[]; /* the name */
+    char text[]; /* the name; NAME/under/ID of a row below a hold */
 };
 
 enum fk_row_create {
@@ -56,7 +57,16 @@ enum fk_row_create {
 int fk_row_check_name(const char *name);
 /* slots: 0, or the number it must have: -EUSERS. The row is the caller's until fk_registry_unref(). */
 int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **row);
+/* The row NAME/under/ID, of which slot K is number numbers[K] of the row NAME. numbers NULL: -ENOENT without a sentence when it isn't
+ * there. -ESTALE, also without: the row NAME has gone. */
+int fk_row_open_under(const char *name, const char *id, unsigned slots, const unsigned *numbers, struct fk_row **row);
+/* The numbers that its maker has written. */
+int fk_row_read_numbers(const struct fk_row *row, unsigned *numbers);
 bool fk_row_is_current(const struct fk_row *row); /* the one at its path */
+/* For those who only look: read-only, and entered nowhere; for fk_row_free(). path: in the directory rows, which is open. Without a
+ * sentence: -ENOENT, it isn't there. */
+int fk_row_peek(int rows, const char *path, struct fk_row **row);
+int fk_row_peek_at(const char *path, struct fk_row **row); /* the same, below $ROOT/rows */
 /* -EBADMSG, with a sentence that says what is wrong and what to delete. */
 int fk_row_damaged(const char *name, const char *what);
 void fk_row_free(struct fk_row *row);
@@ -75,6 +85,9 @@ struct fk_section {
 /* -ESTALE: the row isn't the one at its path any more. -EAGAIN: the latch wasn't to be had until then. */
 int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section);
 void fk_row_leave(struct fk_section *section);
+
+/* Deletes it if nobody holds it and nobody queues; best effort. */
+void fk_row_delete_idle(struct fk_row *row);
 
 /* By a holder of all slots. */
 int fk_row_delete(struct fk_row *row);

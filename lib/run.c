@@ -295,37 +295,45 @@ static int send_order(struct flk_run *run, const struct fk_helper_order *order)
     return 0;
 }
 
-static int start_with(struct flk_run *run, const struct flk_run_spec *spec, int helper, char **envp)
+/* The slots' numbers are known when the helper has started. */
+static int make_environment(const struct flk_run_spec *spec, const struct start *start, char ***envp)
+{
+    char *const *base = spec->envp ? (char *const *)spec->envp : environ;
+    bool detached = spec->flags & FLK_RUN_DETACH;
+    return spec->hold ? fk_hold_environ(spec->hold, base, detached ? NULL : start->slots, envp) : 0;
+}
+
+static int start_with(struct flk_run *run, const struct flk_run_spec *spec, int helper)
 {
     bool lost = false;
+    char **envp = NULL;
     struct fk_helper_order order = {.spec = translate(spec)};
     struct start *start = new_start(spec, run->tool, helper);
     if (!start)
         return -ENOMEM;
+    int code = start_helper(start, &order.mask, &lost);
+    if (code == 0)
+        code = make_environment(spec, start, &envp);
     if (envp)
         order.spec.envp = (const char *const *)envp;
-    int code = start_helper(start, &order.mask, &lost);
     order.slots = start->slots;
     order.n_slots = start->n_slots;
     if (code == 0)
         code = send_order(run, &order);
     if (!lost) /* else the helper may still be running on its stack */
         munmap(start, size_of_start(start->n_slots));
+    free(envp);
     return code;
 }
 
 static int start_with_hold(struct flk_run *run, const struct flk_run_spec *spec, int helper)
 {
-    char **envp = NULL;
-    int code = fk_hold_environ(spec->hold, spec->envp ? (char *const *)spec->envp : environ, &envp);
-    if (code == 0)
-        code = fk_hold_hand(spec->hold, &run->handed);
+    int code = fk_hold_hand(spec->hold, &run->handed);
     if (code == 0) {
-        code = start_with(run, spec, helper, envp);
+        code = start_with(run, spec, helper);
         if (code < 0)
             fk_handed_end(run->handed);
     }
-    free(envp);
     return code;
 }
 
@@ -341,7 +349,7 @@ int flk_run_start(const struct flk_run_spec *spec, struct flk_run **run)
         code = new_run(&made, &helper);
     if (code < 0)
         return code;
-    code = spec->hold ? start_with_hold(made, spec, helper) : start_with(made, spec, helper, NULL);
+    code = spec->hold ? start_with_hold(made, spec, helper) : start_with(made, spec, helper);
     if (code < 0)
         release_run(made);
     else
