@@ -7,13 +7,17 @@ tests_unit = \
 	tests/unit/config \
 	tests/unit/copy \
 	tests/unit/deadline \
+	tests/unit/deadlock \
 	tests/unit/error \
 	tests/unit/fd \
 	tests/unit/hold \
 	tests/unit/id \
+	tests/unit/inspect \
 	tests/unit/isolate \
 	tests/unit/kernel \
 	tests/unit/latch \
+	tests/unit/log \
+	tests/unit/nest \
 	tests/unit/owner \
 	tests/unit/queue \
 	tests/unit/record \
@@ -27,24 +31,32 @@ tests_unit = \
 	tests/unit/tree
 
 tests_cli = \
+	tests/cli/abandoned.t \
 	tests/cli/acquire.t \
 	tests/cli/completion.t \
+	tests/cli/deadlock.t \
 	tests/cli/define.t \
+	tests/cli/evict.t \
 	tests/cli/examples.t \
 	tests/cli/faults.t \
 	tests/cli/kill.t \
+	tests/cli/log.t \
 	tests/cli/messages.t \
+	tests/cli/nest.t \
+	tests/cli/nest_proof.t \
 	tests/cli/order.t \
 	tests/cli/podman.t \
 	tests/cli/run.t \
 	tests/cli/signals.t \
+	tests/cli/status.t \
 	tests/cli/terminal.t \
 	tests/cli/timeout.t \
 	tests/cli/tree.t \
 	tests/cli/while.t
-# What they use beside the tool: a tree of processes, an eye on a lock, a terminal to run a command on.
+# What they use beside the tool: a tree of processes, a lock that changes hands, an eye on a lock, a terminal to run a command on.
 tests_cli_helpers = \
 	tests/cli/grow \
+	tests/cli/handoff \
 	tests/cli/observe \
 	tests/cli/pty
 tests_cli_grow_LDADD =
@@ -53,6 +65,8 @@ tests_cli_pty_LDADD =
 
 # Short in `make check`, long in `make check-stress`: STRESS_SCALE multiplies what they do.
 tests_stress = \
+	tests/stress/deadlock \
+	tests/stress/nest \
 	tests/stress/queue \
 	tests/stress/tryonce
 
@@ -65,16 +79,19 @@ REFEREE_CALLS = fk_slots_take fk_queue_enter fk_queue_admit fk_queue_leave fk_qu
 
 # Built and run by `make bench` only.
 tests_bench = \
+	tests/bench/deadlock \
 	tests/bench/uncontended \
 	tests/bench/handoff \
 	tests/bench/throughput \
 	tests/bench/wakeups \
+	tests/bench/status \
 	tests/bench/late \
 	tests/bench/run
 tests_bench_helpers = tests/bench/spawn
 tests_bench_scripts = \
 	tests/bench/copy.sh \
 	tests/bench/start.sh
+tests_bench_deadlock_SOURCES = tests/bench/deadlock.c $(tests_bench_shared)
 tests_bench_uncontended_SOURCES = tests/bench/uncontended.c $(tests_bench_shared)
 tests_bench_handoff_SOURCES = tests/bench/handoff.c $(tests_bench_shared)
 tests_bench_throughput_SOURCES = tests/bench/throughput.c $(tests_bench_shared)
@@ -82,6 +99,7 @@ tests_bench_run_SOURCES = tests/bench/run.c $(tests_bench_shared)
 tests_bench_wakeups_SOURCES = tests/bench/wakeups.c $(tests_bench_shared)
 tests_bench_late_SOURCES = tests/bench/late.c $(tests_bench_shared)
 tests_bench_spawn_SOURCES = tests/bench/spawn.c $(tests_bench_shared)
+tests_bench_status_SOURCES = tests/bench/status.c $(tests_bench_shared)
 tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
 
 check_LTLIBRARIES = tests/tap/libtap.la tests/unit/libhelpers.la
@@ -90,7 +108,7 @@ tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress) $(tests_cli_helpers)
 EXTRA_PROGRAMS += $(tests_bench) $(tests_bench_helpers)
-EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh $(tests_cli) $(tests_bench_scripts)
+EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
 LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
 
@@ -99,6 +117,7 @@ TEST_EXTENSIONS = .t
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 T_LOG_DRIVER = $(LOG_DRIVER)
 AM_TESTS_ENVIRONMENT = \
+	unset MAKEFLAGS MFLAGS MAKELEVEL; \
 	top_srcdir='$(abs_top_srcdir)'; top_builddir='$(abs_top_builddir)'; \
 	FLOCKCTL='$(abs_top_builddir)/tools/flockctl'; \
 	export top_srcdir top_builddir FLOCKCTL;

@@ -17,7 +17,7 @@
 int acquire_names(const struct options *options, int64_t wait_ms, const int *cancel_fd, struct flk_hold **hold,
                   bool *cancelled);
 /* Says what the user should know of it. */
-void acquire_tell(const struct flk_hold *hold);
+void acquire_tell(const struct flk_hold *hold, const struct options *options);
 /* Large rows and numbers of 200 and above for inherited slots need more descriptors than a low soft limit allows. */
 void acquire_raise_limit(struct rlimit *before);
 

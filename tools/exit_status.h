@@ -4,8 +4,9 @@
 #define EXIT_STATUS_H
 
 enum exit_status {
+    EXIT_NO = 1,             /* the answer of status -q, holders and evict */
     EXIT_DEADLOCK = 35,      /* only waiting could end it, and waiting would never end */
-    EXIT_PROBE = 69,         /* --probe failed: COMMAND wasn't started */
+    EXIT_PROBE = 69,         /* --probe or --on-abandoned failed: COMMAND wasn't started */
     EXIT_NOT_ACQUIRED = 75,  /* somebody else has it; -E gives another number */
     EXIT_TIMED_OUT = 124,    /* COMMAND's time ran out */
     EXIT_OURS = 125,         /* flockctl itself failed: usage, lock directory, system */

@@ -394,10 +394,10 @@ static int make_environment(const struct job *job, const struct flk_hold *hold, 
 static int prepare(const struct job *job, struct flk_hold *hold, char ***environment)
 {
     int code = hold ? export_root(job->options) : 0;
-    if (code == 0)
-        code = make_environment(job, hold, environment);
     if (code == 0 && hold && !job->options->detach)
         code = flk_hold_inherit(hold, 1);
+    if (code == 0)
+        code = make_environment(job, hold, environment);
     restore_limit(job->files);
     return code;
 }
@@ -416,15 +416,26 @@ static int take_last(struct signals *signals)
     return caught;
 }
 
-/* 0: it is the command's turn. */
-static int probe(const struct job *job, const struct flk_hold *hold, char ***environment, const sigset_t *mask,
-                 int *caught)
+static int probe(const struct job *job, const struct flk_hold *hold, const struct probe *what, char ***environment,
+                 const sigset_t *mask, int *caught)
 {
-    int status = probe_run(job, *environment, mask, caught);
-    if (status)
+    int status = *caught || !what->command ? 0 : probe_run(job, what, *environment, mask, caught);
+    if (status || !what->command)
         return status;
     int code = make_environment(job, hold, environment);
     return code < 0 ? complain_of(code, EXIT_OURS) : 0;
+}
+
+/* 0: it is the command's turn, unless a signal was caught. */
+static int probe_all(const struct job *job, const struct flk_hold *hold, char ***environment, const sigset_t *mask,
+                     int *caught)
+{
+    const struct options *options = job->options;
+    const struct probe abandoned = {.what = "--on-abandoned command",
+                                    .command = hold && flk_hold_abandoned(hold) ? options->on_abandoned : NULL};
+    const struct probe last = {"probe", options->probe, options->probe_timeout_ms};
+    int status = probe(job, hold, &abandoned, environment, mask, caught);
+    return status ? status : probe(job, hold, &last, environment, mask, caught);
 }
 
 int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
@@ -437,8 +448,8 @@ int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
         mask = signals->before;
     else
         sigprocmask(SIG_BLOCK, NULL, &mask);
-    if (status == 0 && job->options->probe)
-        status = probe(job, hold, &environment, &mask, &caught);
+    if (status == 0)
+        status = probe_all(job, hold, &environment, &mask, &caught);
     if (signals && !caught)
         caught = take_last(signals);
     if (status || caught)

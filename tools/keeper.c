@@ -92,7 +92,7 @@ static int run_keeper(const struct options *options, int64_t wait_ms, int proces
     if (cancelled)
         verdict.status = give_up(options, process, signals);
     if (hold) {
-        acquire_tell(hold);
+        acquire_tell(hold, options);
         memcpy(verdict.id, flk_hold_id(hold), sizeof verdict.id);
         leave_terminal();
     }

@@ -12,14 +12,19 @@ tools_flockctl_SOURCES = \
 	tools/probe.c tools/probe.h \
 	tools/report.c tools/report.h \
 	tools/signals.c tools/signals.h \
+	tools/table.c tools/table.h \
 	tools/verb_acquire.c \
 	tools/verb_define.c \
 	tools/verb_dir.c \
+	tools/verb_evict.c \
 	tools/verb_help.c \
+	tools/verb_holders.c \
+	tools/verb_log.c \
 	tools/verb_path.c \
 	tools/verb_remove.c \
 	tools/verb_resize.c \
 	tools/verb_run.c \
+	tools/verb_status.c \
 	tools/verb_supervise.c \
 	tools/verb_version.c \
 	tools/verbs.h

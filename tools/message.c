@@ -13,7 +13,7 @@
 
 #include "exit_status.h"
 
-#define LINE_SIZE 2048 /* less than PIPE_BUF: a line in a pipe stays in one piece */
+#define LINE_SIZE 4000 /* less than PIPE_BUF: a line in a pipe stays in one piece */
 
 bool message_quiet, message_verbose;
 
@@ -180,23 +180,39 @@ const char *time_text(int64_t ms, char text[TIME_TEXT_SIZE])
 
 /* ---- the waiting message ---- */
 
-static void add_since(struct line *line, int64_t since_ms)
+bool since_text(int64_t since_ms, char text[SINCE_TEXT_SIZE])
 {
     time_t since = (time_t)(since_ms / 1000), now = time(NULL);
     struct tm then, today;
-    char text[64];
     if (!localtime_r(&since, &then) || !localtime_r(&now, &today))
-        return;
+        return false;
     bool same_day = then.tm_yday == today.tm_yday && then.tm_year == today.tm_year;
-    if (strftime(text, sizeof text, same_day ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &then) > 0)
+    return strftime(text, SINCE_TEXT_SIZE, same_day ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &then) > 0;
+}
+
+static void add_since(struct line *line, int64_t since_ms)
+{
+    char text[SINCE_TEXT_SIZE];
+    if (since_ms && since_text(since_ms, text))
         add(line, " since %s", text);
 }
 
-static void add_process(struct line *line, const struct flk_holder *who)
+static void add_command(struct line *line, const struct flk_holder *who)
 {
     add(line, "pid %d (", (int)who->pid);
     add_text(line, who->command, 200);
     add(line, ")");
+}
+
+static void add_process(struct line *line, const struct flk_holder *who)
+{
+    if (who->pid == 0) {
+        add(line, "a process that we may not see");
+        return;
+    }
+    add_command(line, who);
+    if (who->foreign & FLK_FOREIGN_PID)
+        add(line, " of pid namespace %llu", (unsigned long long)who->pid_namespace);
     if (who->label[0]) {
         add(line, " \"");
         add_text(line, who->label, 100);
@@ -216,25 +232,51 @@ static void add_duration(struct line *line, int64_t ms)
         add(line, "%lld min", seconds / 60);
 }
 
+/* Why it may take longer than it looks. */
+static void add_wanting(struct line *line, const struct flk_waiting *waiting)
+{
+    if (!waiting->wanting)
+        return;
+    add(line, ", which waits for %s itself", waiting->holder_wants);
+    if (waiting->wanting->pid != waiting->holder->pid) {
+        add(line, ": ");
+        add_command(line, waiting->wanting);
+    }
+}
+
+static void add_holder(struct line *line, const struct flk_waiting *waiting)
+{
+    if (!waiting->holder) {
+        add(line, "nobody is known to hold it");
+        return;
+    }
+    add(line, "held by ");
+    add_process(line, waiting->holder);
+    if (waiting->acquirer) {
+        add(line, ", left by ");
+        add_command(line, waiting->acquirer);
+        add(line, ", which is gone");
+    }
+    add_wanting(line, waiting);
+    if (waiting->holders > 1)
+        add(line, " and %u more", waiting->holders - 1);
+}
+
 static void compose(struct line *line, const struct flk_waiting *waiting)
 {
     add(line, "flockctl: waiting for %s for ", waiting->name);
     add_duration(line, waiting->waited_ms);
     add(line, ": ");
-    if (!waiting->holder) {
-        add(line, "nobody is known to hold it");
-    } else {
-        add(line, "held by ");
-        add_process(line, waiting->holder);
-        if (waiting->holders > 1)
-            add(line, " and %u more", waiting->holders - 1);
-    }
+    add_holder(line, waiting);
     if (!waiting->first) {
         add(line, "; we are first in line");
         return;
     }
     add(line, "; %u ahead of us, first in line: ", waiting->ahead);
-    add_process(line, waiting->first);
+    if (waiting->first->pid == 0)
+        add(line, "one whose record can't be read");
+    else
+        add_process(line, waiting->first);
 }
 
 void message_waiting(const struct flk_waiting *waiting, void *data)

@@ -22,6 +22,10 @@ int complain_of(int code, int conflict_status);
 #define TIME_TEXT_SIZE 32
 const char *time_text(int64_t ms, char text[TIME_TEXT_SIZE]);
 
+/* The time of day, of another day with its date: since. False: it is none. */
+#define SINCE_TEXT_SIZE 64
+bool since_text(int64_t since_ms, char text[SINCE_TEXT_SIZE]);
+
 /* For struct flk_options: one line that says what is waited for, who has it, who is first in line. Never blocks: a waiter
  * that hangs in a full pipe would keep everybody behind it waiting. */
 void message_waiting(const struct flk_waiting *waiting, void *data);

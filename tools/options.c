@@ -21,6 +21,7 @@ enum {
     OPT_SLOTS,
     OPT_PROBE,
     OPT_PROBE_TIMEOUT,
+    OPT_ON_ABANDONED,
     OPT_TIMEOUT,
     OPT_DEADLINE,
     OPT_SIGNAL,
@@ -35,6 +36,11 @@ enum {
     OPT_REPORT,
     OPT_WHILE,
     OPT_LATCH,
+    OPT_JSON,
+    OPT_WATCH,
+    OPT_COLOR,
+    OPT_ON,
+    OPT_OFF,
 };
 
 static const struct {
@@ -54,11 +60,12 @@ static const struct {
     {{"label", required_argument, NULL, 'l'}, GROUP_LOCK},
     {{"probe", required_argument, NULL, OPT_PROBE}, GROUP_LOCK},
     {{"probe-timeout", required_argument, NULL, OPT_PROBE_TIMEOUT}, GROUP_LOCK},
+    {{"on-abandoned", required_argument, NULL, OPT_ON_ABANDONED}, GROUP_LOCK},
     {{"shell", required_argument, NULL, 'c'}, GROUP_RUN},
     {{"timeout", required_argument, NULL, OPT_TIMEOUT}, GROUP_RUN},
     {{"deadline", required_argument, NULL, OPT_DEADLINE}, GROUP_RUN},
-    {{"kill-after", required_argument, NULL, 'k'}, GROUP_RUN},
-    {{"signal", required_argument, NULL, OPT_SIGNAL}, GROUP_RUN},
+    {{"kill-after", required_argument, NULL, 'k'}, GROUP_RUN | GROUP_END},
+    {{"signal", required_argument, NULL, OPT_SIGNAL}, GROUP_RUN | GROUP_END},
     {{"detach", no_argument, NULL, OPT_DETACH}, GROUP_RUN},
     {{"pgrp", no_argument, NULL, OPT_PGRP}, GROUP_RUN},
     {{"output", required_argument, NULL, OPT_OUTPUT}, GROUP_RUN},
@@ -70,6 +77,13 @@ static const struct {
     {{"report", required_argument, NULL, OPT_REPORT}, GROUP_RUN},
     {{"while", required_argument, NULL, OPT_WHILE}, GROUP_WHILE},
     {{"latch", no_argument, NULL, OPT_LATCH}, GROUP_LATCH},
+    {{"json", no_argument, NULL, OPT_JSON}, GROUP_STATUS},
+    {{"watch", no_argument, NULL, OPT_WATCH}, GROUP_STATUS},
+    {{"color", required_argument, NULL, OPT_COLOR}, GROUP_STATUS},
+    {{"yes", no_argument, NULL, 'y'}, GROUP_YES},
+    {{"follow", no_argument, NULL, 'f'}, GROUP_LOG},
+    {{"on", no_argument, NULL, OPT_ON}, GROUP_LOG},
+    {{"off", no_argument, NULL, OPT_OFF}, GROUP_LOG},
 };
 #define TABLE_SIZE (sizeof table / sizeof *table)
 
@@ -248,6 +262,19 @@ static bool take_isolate(const char *text, unsigned *isolate)
     return false;
 }
 
+static bool take_color(const char *text, enum color *color)
+{
+    static const char *const words[] = {"auto", "always", "never"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *color = (enum color)i;
+            return true;
+        }
+    }
+    complain("%s is not a value for --color; give auto, always or never", text);
+    return false;
+}
+
 static bool take_value_of_run(struct options *options, int which, const char *text)
 {
     switch (which) {
@@ -256,6 +283,9 @@ static bool take_value_of_run(struct options *options, int which, const char *te
         return true;
     case OPT_PROBE_TIMEOUT:
         return take_limit("--probe-timeout", text, &options->probe_timeout_ms);
+    case OPT_ON_ABANDONED:
+        options->on_abandoned = text;
+        return true;
     case 'c':
         options->shell = text;
         return true;
@@ -346,6 +376,28 @@ static bool take_value(struct options *options, int which, const char *text)
     case OPT_LATCH:
         options->latch = true;
         return true;
+    case OPT_JSON:
+        options->json = true;
+        return true;
+    case OPT_WATCH:
+        options->watch = true;
+        return true;
+    case OPT_COLOR:
+        return take_color(text, &options->color);
+    case 'y':
+        options->yes = true;
+        return true;
+    case 'f':
+        options->follow = true;
+        return true;
+    case OPT_ON:
+        options->log_on = true;
+        options->log_off = false;
+        return true;
+    case OPT_OFF:
+        options->log_off = true;
+        options->log_on = false;
+        return true;
     }
     return take_value_of_run(options, which, text);
 }
@@ -354,7 +406,8 @@ static bool take_value(struct options *options, int which, const char *text)
 static void note_need(struct options *options, int which)
 {
     for (size_t i = 0; i < TABLE_SIZE; i++)
-        if (table[i].option.val == which && (table[i].group == GROUP_RUN || which == OPT_PROBE))
+        if (table[i].option.val == which &&
+            ((table[i].group & GROUP_RUN) || which == OPT_PROBE || which == OPT_ON_ABANDONED))
             options->needs_command = table[i].option.name;
 }
 

@@ -14,11 +14,17 @@ enum option_group {
     GROUP_GLOBAL = 1 << 0, /* --dir -q -v -h --version */
     GROUP_WAIT = 1 << 1,   /* -n -w -E */
     GROUP_SLOTS = 1 << 2,  /* --slots */
-    GROUP_LOCK = 1 << 3,   /* -s -l --probe --probe-timeout */
+    GROUP_LOCK = 1 << 3,   /* -s -l --probe --probe-timeout --on-abandoned */
     GROUP_RUN = 1 << 4,    /* -c --timeout --deadline -k --signal --detach --pgrp --output ... */
     GROUP_WHILE = 1 << 5,  /* --while */
     GROUP_LATCH = 1 << 6,  /* --latch */
+    GROUP_STATUS = 1 << 7, /* --json --watch --color */
+    GROUP_END = 1 << 8,    /* of those of RUN: -k --signal */
+    GROUP_YES = 1 << 9,    /* -y */
+    GROUP_LOG = 1 << 10,   /* -f --on --off */
 };
+
+enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
 struct options {
     bool help, version;
@@ -27,7 +33,7 @@ struct options {
     int conflict_status;
     unsigned slots; /* 0: not given */
     bool shared, detach, pgrp, latch;
-    const char *label, *shell, *probe;
+    const char *label, *shell, *probe, *on_abandoned;
     int64_t timeout_ms, probe_timeout_ms, kill_after_ms; /* 0: no limit; 0: no limit; negative: no KILL */
     int64_t deadline;                                    /* of CLOCK_MONOTONIC, see deadline.h */
     int signal;
@@ -36,6 +42,9 @@ struct options {
     unsigned isolate;
     const char *needs_command; /* the last one given of those that are about COMMAND; NULL: none */
     pid_t while_pid; /* 0: not given */
+    bool json, watch, yes;
+    bool follow, log_on, log_off;
+    enum color color;
     char **operands;
     size_t n_operands;
     char **command; /* behind "--"; NULL: there is no "--" */

@@ -92,49 +92,50 @@ static const char *shut_ear(struct ear *ear)
     return line ? line + 1 : ear->text;
 }
 
-static int judge(const struct job *job, const struct fk_supervise_result *result, const char *last)
+static int judge(const struct job *job, const struct probe *probe, const struct fk_supervise_result *result,
+                 const char *last)
 {
-    const char *probe = job->options->probe;
     char how[64], time[TIME_TEXT_SIZE];
     if (result->timed_out)
         snprintf(how, sizeof how, "wasn't done in %s",
-                 time_text(job->options->probe_timeout_ms ? job->options->probe_timeout_ms : result->ran_ms, time));
+                 time_text(probe->limit_ms ? probe->limit_ms : result->ran_ms, time));
     else if (WIFSIGNALED(result->status))
         snprintf(how, sizeof how, "died of signal %d", WTERMSIG(result->status));
     else if (WEXITSTATUS(result->status) != 0)
         snprintf(how, sizeof how, "failed with exit status %d", WEXITSTATUS(result->status));
     else
         return 0;
-    complain("the probe %s %s, so %s wasn't started; %s%s", probe, how, job->command[0],
+    complain("the %s %s %s, so %s wasn't started; %s%s", probe->what, probe->command, how, job->command[0],
              *last ? "its last line: " : "it has printed nothing", last);
     return EXIT_PROBE;
 }
 
-static int64_t limit_of(const struct job *job)
+static int64_t limit_of(const struct job *job, const struct probe *probe)
 {
-    int64_t own = job->options->probe_timeout_ms, left = fk_deadline_left_ms(job->deadline);
+    int64_t own = probe->limit_ms, left = fk_deadline_left_ms(job->deadline);
     if (left == 0)
         left = 1;
     return own == 0 || own > left ? (left == FK_NEVER ? 0 : left) : own;
 }
 
-int probe_run(const struct job *job, char *const *environment, const sigset_t *mask, int *signalled)
+int probe_run(const struct job *job, const struct probe *probe, char *const *environment, const sigset_t *mask,
+              int *signalled)
 {
-    const char *const argv[] = {"/bin/sh", "-c", job->options->probe, NULL};
+    const char *const argv[] = {"/bin/sh", "-c", probe->command, NULL};
     struct fk_supervise_result result = {0};
     struct ear ear;
     bool at_exec;
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC), code = null < 0 ? -errno : open_ear(&ear);
     *signalled = 0;
     if (code < 0) {
-        complain("can't start the probe: %s", strerrordesc_np(-code));
+        complain("can't start the %s: %s", probe->what, strerrordesc_np(-code));
         return EXIT_OURS;
     }
     const struct fk_supervise_spec spec = {
         .argv = argv,
         .envp = (const char *const *)environment,
         .stdio = {null, ear.pipe[1], ear.pipe[1]},
-        .limit_ms = limit_of(job),
+        .limit_ms = limit_of(job, probe),
         .kill_after_ms = job->options->kill_after_ms,
         .signal = job->options->signal,
         .flags = FK_SUPERVISE_TERMINAL,
@@ -147,5 +148,5 @@ int probe_run(const struct job *job, char *const *environment, const sigset_t *m
     if (code < 0)
         return complain_of(code, EXIT_OURS);
     *signalled = result.signalled;
-    return judge(job, &result, last);
+    return judge(job, probe, &result, last);
 }

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "json.h"
 #include "message.h"
 
 int report_open(const char *path)
@@ -20,75 +20,18 @@ int report_open(const char *path)
     return fd;
 }
 
-/* ---- JSON ---- */
-
-/* How many bytes at text are one character in UTF-8; 0: they aren't. */
-static size_t character(const unsigned char *text)
-{
-    static const struct {
-        unsigned char mask, lead, least,
-            most; /* of the second byte: no overlong form, no surrogate, none above U+10FFFF */
-        size_t length;
-    } forms[] = {{0x80, 0, 0, 0, 1},          {0xff, 0xe0, 0xa0, 0xbf, 3}, {0xff, 0xed, 0x80, 0x9f, 3},
-                 {0xff, 0xf0, 0x90, 0xbf, 4}, {0xff, 0xf4, 0x80, 0x8f, 4}, {0xe0, 0xc0, 0x80, 0xbf, 2},
-                 {0xf0, 0xe0, 0x80, 0xbf, 3}, {0xf8, 0xf0, 0x80, 0xbf, 4}};
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if ((*text & forms[i].mask) != forms[i].lead)
-            continue;
-        if (forms[i].length == 1)
-            return 1;
-        if (*text < 0xc2 || *text > 0xf4 || text[1] < forms[i].least || text[1] > forms[i].most)
-            return 0;
-        for (size_t at = 2; at < forms[i].length; at++)
-            if ((text[at] & 0xc0) != 0x80)
-                return 0;
-        return forms[i].length;
-    }
-    return 0;
-}
-
-static void put_string(FILE *out, const char *string)
-{
-    const unsigned char *at = (const unsigned char *)string;
-    fputc('"', out);
-    while (*at) {
-        size_t length = character(at);
-        if (length == 0)
-            fputs("\\ufffd", out);
-        else if (*at == '"' || *at == '\\')
-            fprintf(out, "\\%c", *at);
-        else if (*at < 0x20 || *at == 0x7f)
-            fprintf(out, "\\u%04x", *at);
-        else
-            fwrite(at, 1, length, out);
-        at += length ? length : 1;
-    }
-    fputc('"', out);
-}
-
-static void put_time(FILE *out, int64_t ms)
-{
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm tm;
-    char text[32];
-    if (gmtime_r(&seconds, &tm) && strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm) > 0)
-        fprintf(out, "\"%s.%03dZ\"", text, (int)(ms % 1000));
-    else
-        fputs("null", out);
-}
-
 /* ---- the line ---- */
 
 static void put_hold(FILE *out, const struct flk_hold *hold)
 {
     fprintf(out, "\"waited_ms\":%lld,\"id\":", (long long)flk_hold_waited_ms(hold));
-    put_string(out, flk_hold_id(hold));
+    fk_json_string(out, flk_hold_id(hold));
     fputs(",\"slots\":{", out);
     for (size_t i = 0; i < flk_hold_names(hold); i++) {
         const unsigned *slots;
         size_t count = flk_hold_slots(hold, i, &slots);
         fputs(i ? "," : "", out);
-        put_string(out, flk_hold_name(hold, i));
+        fk_json_string(out, flk_hold_name(hold, i));
         for (size_t j = 0; j < count; j++)
             fprintf(out, "%s%u", j ? "," : ":[", slots[j]);
         fputc(']', out);
@@ -126,11 +69,11 @@ static void put_line(FILE *out, const char *of_hold, char *const *command, int64
                      const struct fk_supervise_result *result)
 {
     fputs("{\"schema\":1,\"started\":", out);
-    put_time(out, started_ms);
+    fk_json_time(out, started_ms);
     fputs(",\"command\":[", out);
     for (size_t i = 0; command[i]; i++) {
         fputs(i ? "," : "", out);
-        put_string(out, command[i]);
+        fk_json_string(out, command[i]);
     }
     fprintf(out, "],\"status\":%d,", status);
     put_number_or_null(out, "exit", WIFEXITED(result->status), WEXITSTATUS(result->status));

@@ -13,6 +13,7 @@
 #include "acquire.h"
 #include "deadline.h"
 #include "job.h"
+#include "request.h"
 #include "signals.h"
 #include "verbs.h"
 
@@ -84,10 +85,12 @@ void acquire_raise_limit(struct rlimit *before)
 
 /* ---- with a command ---- */
 
-void acquire_tell(const struct flk_hold *hold)
+void acquire_tell(const struct flk_hold *hold, const struct options *options)
 {
     const struct flk_holder *dead = flk_hold_predecessor(hold);
-    if (dead)
+    if (dead && options->on_abandoned)
+        say("the last holder, pid %d, died without releasing; first comes: %s", (int)dead->pid, options->on_abandoned);
+    else if (dead)
         say("the last holder, pid %d, died without releasing; what it left half-done is yours to check",
             (int)dead->pid);
     for (size_t i = 0; i < flk_hold_names(hold); i++) {
@@ -106,7 +109,8 @@ int acquire_names(const struct options *options, int64_t wait_ms, const int *can
     *cancelled = false;
     if (!wants)
         return EXIT_OURS;
-    int code = flk_acquire_many(wants, options->n_operands, &how, wait_ms, hold);
+    unsigned flags = options->while_pid || options->detach ? 0 : FK_FOR_COMMAND;
+    int code = fk_acquire_many(wants, options->n_operands, &how, flags, wait_ms, hold);
     free_wants(wants, options->n_operands);
     *cancelled = code == -ECANCELED;
     if (*cancelled)
@@ -151,7 +155,7 @@ static int acquire_and_run(struct job *job)
     int status = wait_for_names(job, &signals, &hold);
     if (!hold)
         return status;
-    acquire_tell(hold);
+    acquire_tell(hold, job->options);
     job->files = &limit;
     return job_run(job, hold, &signals);
 }
@@ -186,7 +190,7 @@ const struct verb verb_acquire = {
     .help =
         "Waits for its turn, runs COMMAND while it holds every NAME, and exits with COMMAND's status. COUNT is how "
         "many\n"
-        "slots of NAME: a number, or all.\n"
+        "slots of NAME: a number, or all. A NAME that is held around this command already is drawn from that.\n"
         "\n"
         "  -n, --nonblock              try once (= -w 0)\n"
         "  -w, --wait TIME             how long to wait for the lock: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
@@ -194,6 +198,7 @@ const struct verb verb_acquire = {
         "  -s, --shared                together with other shared holders (names of one slot)\n"
         "      --slots N               how many slots NAME has; checked when it exists, one NAME only\n"
         "  -l, --label TEXT            shown to those who wait\n"
+        "      --on-abandoned CMD      must succeed first, when the last holder died holding; else exit status 69\n"
         "      --probe CMD             must succeed under the lock, before COMMAND; else exit status 69\n"
         "      --probe-timeout TIME    how long the probe may take (default 10s)\n" RUN_HELP
         "      --while PID             no command: hold until process PID ends; print the id and return once it is "

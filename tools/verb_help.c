@@ -26,9 +26,9 @@ static void print_help(void)
     for (size_t i = 0; verbs[i]; i++)
         printf("  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
     printf("\n%s\n"
-           "Exit status: COMMAND's own; 69 the probe failed; 75 not acquired; 124 COMMAND's time ran out; 125 "
-           "flockctl\n"
-           "failed; 126, 127 COMMAND can't be run; 128+n died by signal n.\n"
+           "Exit status: COMMAND's own; 1 no, of status -q, holders and evict; 35 waiting would never end; 69 a probe\n"
+           "failed; 75 not acquired; 124 COMMAND's time ran out; 125 flockctl failed; 126, 127 COMMAND can't be run;\n"
+           "128+n died by signal n.\n"
            "\n"
            "More about a verb: flockctl help VERB. Manual: flockctl(1), flockctl(7).\n"
            "\n"

@@ -15,8 +15,8 @@ struct verb {
     int (*run)(struct options *options); /* the exit status */
 };
 
-extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_remove, verb_path, verb_dir, verb_help,
-    verb_version;
+extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_remove, verb_path, verb_dir,
+    verb_status, verb_holders, verb_evict, verb_help, verb_version, verb_log;
 
 /* Of the options about COMMAND, for the help of the verbs that take them. */
 #define RUN_HELP                                                                                                       \

@@ -79,12 +79,14 @@ is "$status" 0 "a waiter gets the lock before its deadline"
 
 run flockctl acquire x -- sh -c 'env | grep ^FLOCKCTL_ | grep -v -e _DIR= -e _CONFIG= -e _REQUIRE_ | sort'
 like "$out" '^FLOCKCTL_ID=[a-z][a-z0-9]{1,23}$' "FLOCKCTL_ID"
-is "$(printf '%s\n' "$out" | sed 's/^\(FLOCKCTL_ID\)=.*/\1/; s/\(WAITED_MS\)=[0-9]*$/\1/')" "FLOCKCTL_ID
+like "$out" '^FLOCKCTL_HELD=x@[a-z][a-z0-9]{1,23}@[2-9][0-9][0-9]$' "FLOCKCTL_HELD"
+is "$(printf '%s\n' "$out" | sed 's/^\(FLOCKCTL_ID\)=.*/\1/; s/\(HELD\)=.*/\1/; s/\(WAITED_MS\)=[0-9]*$/\1/')" "FLOCKCTL_HELD
+FLOCKCTL_ID
 FLOCKCTL_NAME=x
 FLOCKCTL_SLOT=0
 FLOCKCTL_SLOTS=0
 FLOCKCTL_SLOTS_1=0
-FLOCKCTL_WAITED_MS" "one name: NAME, SLOT, SLOTS, SLOTS_1, WAITED_MS and no ABANDONED"
+FLOCKCTL_WAITED_MS" "one name: HELD, NAME, SLOT, SLOTS, SLOTS_1, WAITED_MS and no ABANDONED"
 first=$(flockctl acquire x -c 'echo $FLOCKCTL_ID') second=$(flockctl acquire x -c 'echo $FLOCKCTL_ID')
 ok "ids differ" [ "$first" != "$second" ]
 ok "define b 3" flockctl define b --slots 3
@@ -93,9 +95,9 @@ run env FLOCKCTL_ABANDONED=1 FLOCKCTL_SLOTS_7=1 FLOCKCTL_SLOT=9 FLOCKCTL_NAME=ot
 b' "$FLOCKCTL" acquire b:2 x a:all -- sh -c 'echo "$FLOCKCTL_NAME|$FLOCKCTL_SLOT|$FLOCKCTL_SLOTS|$FLOCKCTL_SLOTS_1|$FLOCKCTL_SLOTS_2|$FLOCKCTL_SLOTS_3|${FLOCKCTL_SLOTS_4-none}|${FLOCKCTL_SLOTS_7-none}|${FLOCKCTL_ABANDONED-none}|$FOO"'
 is "$out" "b x a|0|0 1|0 1|0|0 1|none|none|none|a
 b" "several names: in the order given, SLOTS_n by position; what an outer flockctl set is gone, the rest stays"
-run flockctl --dir "$T/other root" acquire x -c 'echo "$FLOCKCTL_DIR"; flockctl() { "$FLOCKCTL" "$@"; }; flockctl -q acquire -n x -- true; echo $?'
+run flockctl --dir "$T/other root" acquire -s x -c 'echo "$FLOCKCTL_DIR"; "$FLOCKCTL" -q acquire -n x -- true; echo $?'
 is "$out" "$T/other root
-75" "--dir: the command's own flockctl finds the same locks"
+35" "--dir: the command's own flockctl finds the same locks"
 
 # ---- counts and sizes ----
 

@@ -41,6 +41,33 @@ ok "guarded.mk: never more than two at once of both" [ "$most" -le 2 ]
 is "$(grep -c '^built ' guarded.log)" 1 "guarded.mk: one of both built the image"
 cd "$T" || exit
 
+# ---- nested.mk ----
+
+nested() {
+    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL "${MAKE:-make}" -s -f "$examples/nested.mk" "FLOCKCTL=$FLOCKCTL" "$@"
+}
+
+mkdir "$T/suites" && cd "$T/suites" || bail_out "no directory to make in"
+nested >"$T/first.out" 2>&1 &
+first=$!
+nested >"$T/second.out" 2>&1 &
+run nested -j8 tests
+wait "$first"
+is "$status:$?" 0:0 "nested.mk: two suites and tests by themselves succeed at once"
+wait
+is "$(grep -c '^end ' nested.log)" 24 "nested.mk: all their tests ran"
+mv nested.log guarded.log
+count_most
+ok "nested.mk: never more than two at once" [ "$most" -le 2 ]
+like "$(cat guarded.log)" "in slot 1$" "nested.mk: in both slots"
+# Whoever began after a reset and before that suite's end was below it, eight of them.
+is "$(awk '/^reset/ { reset = 1; n = 0 } /^begin/ { n++ } /^passed/ && reset { print n; reset = 0 }' guarded.log | tr '\n' ' ')" "8 8 " \
+    "nested.mk: nobody else comes between a suite and its tests"
+mv guarded.log nested.log
+run nested clean
+is "$status:$(ls)" "0:" "nested.mk: clean leaves nothing"
+cd "$T" || exit
+
 # hold_with PROGRAM [ARG]...: a holder in the background, until let_go
 mkfifo "$T/go"
 hold_with() {
@@ -71,11 +98,15 @@ start() {
     exec 7>"$T/$start_name.in"
 }
 
-run flockctl acquire hold -- "$hold" hold 0
+hold_with flockctl acquire hold --
+run "$hold" hold 0
 is "$status" 75 "hold: refused while flockctl holds it"
 like "$err" "^hold: hold is taken by pid [0-9]+ " "hold: says who holds it"
-run flockctl acquire hold -- "$hold" hold 0.05
+run "$hold" hold 0.05
 like "$status:$err" "^75:hold: hold is still taken .* after [0-9.]+ s$" "hold: waits until its deadline"
+let_go
+run flockctl acquire hold -- "$hold" hold 0
+is "$status" 0 "hold: below a flockctl it draws from what that one holds"
 
 start held "$hold" hold 10
 wait_for '[ -s "$T/held.out" ]'
@@ -119,10 +150,12 @@ let_go
 
 FLOCKCTL_TOOL=$FLOCKCTL
 export FLOCKCTL_TOOL
-run "$run_example" run 10 sh -c '"$FLOCKCTL_TOOL" acquire -n run -- true; echo "$FLOCKCTL_NAME $?"; exit 3'
+run "$run_example" run 10 sh -c 'env -u FLOCKCTL_HELD "$FLOCKCTL_TOOL" -q acquire -n run -- true; echo "$FLOCKCTL_NAME $?"
+    "$FLOCKCTL_TOOL" acquire -n run -- echo below; exit 3'
 is "$status" 3 "run: exits as its command does"
 is "$out" "run 75
-ended with 3" "run: the command has the lock, and all others haven't"
+below
+ended with 3" "run: the command has the lock; who draws from it passes, and nobody else does"
 run "$run_example" run 10 sh -c 'setsid sleep 1000 & exit 0'
 is "$out" "ended with 0
 left 1 processes, which were ended" "run: what it leaves behind is ended"

@@ -31,6 +31,19 @@ queue stopped stop
 stop_process "$stopped_pid"
 queue behind stop
 
+# Its acquirer is killed; what the command leaves behind keeps it.
+background left "$FLOCKCTL" acquire left -- sh -c 'sleep 1000 & echo $! >"$T/heir"; : >"$T/left.held"; wait'
+has_it left
+kill -9 "$left_pid"
+reap left
+queue after_left left
+
+# One that has a lock, and waits for another one with it.
+hold far far
+background wants "$FLOCKCTL" acquire wanted -- "$FLOCKCTL" acquire far -- true
+wait_for '[ "$(tickets far)" = 1 ]'
+queue after_wanted wanted
+
 hold f full
 full_pipe pipe
 background blocked sh -c 'exec "$FLOCKCTL" acquire full -- sh -c ": >\"\$T/blocked.held\"" 2>"$T/pipe"'
@@ -41,7 +54,7 @@ wait_for '[ "$(tickets full)" = 2 ]'
 flock_latch full
 queue after_full full
 
-for job in first second behind behind_odd after_full; do
+for job in first second behind behind_odd after_full after_left after_wanted; do
     wait_for "[ -s '$T/$job.err' ]"
 done
 message=$(cat "$T/second.err")
@@ -60,6 +73,22 @@ like "$message" 'echo \\x1b\]0;title' "and the command's"
 
 like "$(cat "$T/behind.err")" "first in line: pid $stopped_pid .*\\(stopped\\)" "a first in line that is stopped is said to be"
 kill -CONT "$stopped_pid"
+
+heir=$(cat "$T/heir")
+like "$(cat "$T/after_left.err")" \
+    "held by pid $heir \\(sleep 1000\\) since [0-9:]+, left by pid $left_pid \\(.*flockctl acquire left.*\\), which is gone; we are first" \
+    "the acquirer is gone: the child that keeps it is named"
+kill "$heir"
+has_it after_left
+let_go after_left
+like "$(cat "$T/after_wanted.err")" \
+    "held by pid $wants_pid .*, which waits for far itself: pid [0-9]+ \\(.*flockctl acquire far -- true\\)" \
+    "what the holder has started waits itself, for which name"
+kill "$wants_pid"
+reap wants
+has_it after_wanted
+let_go after_wanted
+let_go far
 
 # The waiter that came later has sent its message, so the one before it has been at that point too.
 let_go f
@@ -119,7 +148,7 @@ bad 125 'supervise is for programs that use libflockctl' supervise
 bad 125 'supervise is for programs that use libflockctl' supervise 1
 bad 125 'no verb supervis; all of them' supervis
 unlike "$(flockctl help)" supervise "help doesn't list it"
-for verb in acquire define resize remove path dir help version; do
+for verb in acquire define resize remove path dir status holders evict help version; do
     run flockctl help $verb
     is "$status|$err" "0|" "help $verb"
     like "$out" "^flockctl $verb" "  begins with how it is used"

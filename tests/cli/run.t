@@ -158,8 +158,8 @@ let_go h
 
 run flockctl acquire --probe 'echo "$FLOCKCTL_NAME" >"$T/probed"; cat >>"$T/probed"' x -- cat "$T/probed"
 is "$status|$out|$err" "0|x|" "a probe comes before the command, with its environment, and an empty stdin"
-run flockctl acquire --probe 'flockctl() { "$FLOCKCTL" "$@"; }; env -u FLOCKCTL_HELD "$FLOCKCTL" -q acquire -n x -- true; echo $? >"$T/probed"' x -- cat "$T/probed"
-is "$out" 75 "under the lock"
+run flockctl acquire -s --probe '"$FLOCKCTL" acquire -n x -- true 2>"$T/refused"; echo $? >"$T/probed"' x -- cat "$T/probed"
+is "$out" 35 "under the lock: what is shared around it can't be had alone"
 bad 69 'probe echo one; echo two; exit 3 failed with exit status 3, so echo wasn.t started; its last line: two$' acquire --probe 'echo one; echo two; exit 3' x -- echo ran
 bad 69 'probe false failed with exit status 1, so echo wasn.t started; it has printed nothing$' acquire -E 9 --probe false x -- echo ran
 bad 69 'died of signal 9, ' acquire --probe 'kill -9 $$' x -- echo ran

@@ -19,7 +19,7 @@ static void *fail_elsewhere(void *seen)
 int main(void)
 {
     bool seen;
-    char longest[3000];
+    char longest[2 * FK_DETAIL_SIZE];
     pthread_t thread;
     tap_deadline(30);
     is_str(flk_error_detail(), "", "before any failure there is no sentence");

@@ -375,8 +375,21 @@ static void inherited_by_fork(void)
         bail_out("%s", flk_error_detail());
     pid_t pid = start_command();
     flk_hold_release(hold);
-    ok(is_free("copies"), "no longer handed on, a later command doesn't have it");
+    is_int(flk_acquire("copies", 0, 10000, &hold), 0, "no longer handed on, a later command doesn't have it");
     end_command(pid);
+    flk_hold_release(hold);
+
+    hold = acquire("copies", 1, 0, NULL);
+    if (flk_hold_inherit(hold, 1) < 0)
+        bail_out("%s", flk_error_detail());
+    pid = start_command();
+    if (flk_hold_inherit(hold, 0) < 0)
+        bail_out("%s", flk_error_detail());
+    flk_hold_release(hold);
+    ok(!is_free("copies"), "an earlier one still has it after our release");
+    end_command(pid);
+    is_int(flk_acquire("copies", 0, 10000, &hold), 0, "until it ends");
+    flk_hold_release(hold);
 }
 
 int main(void)

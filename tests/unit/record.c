@@ -63,6 +63,28 @@ static void without_texts(void)
     ok(!record.shared, "and isn't shared");
 }
 
+static void left_to_others(void)
+{
+    char text[FK_RECORD_SIZE];
+    struct fk_record record;
+    struct timespec now;
+    int length = write_text(text, false, "a label", "a command");
+    ok(!fk_record_has_ended(text, (size_t)length), "a record of one that holds has not ended");
+    fk_record_end(text, FK_ENDED);
+    clock_gettime(CLOCK_REALTIME, &now);
+    ok(fk_record_has_ended(text, (size_t)length), "one that left its slot to others has");
+    is_int(fk_record_read(text, (size_t)length, &record), 0, "and is as long as before");
+    int64_t ago_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec - record.ended_ns;
+    ok(ago_ns >= 0 && ago_ns < 10000000000, "it says when");
+    ok(!record.live, "and isn't live");
+    is_str(record.command, "a command", "the rest stays");
+    length = fk_record_write(text, sizeof text, &(struct fk_record_spec){.id = ID, .wants = 2});
+    ok(length > 0 && !strstr(text, "ended="), "one that waits has nothing to leave");
+    ok(!fk_record_has_ended("-\n", 2), "a record of two bytes says nothing");
+    length = fk_record_write(text, sizeof text, &(struct fk_record_spec){.id = ID, .nests = true});
+    ok(fk_record_read(text, (size_t)length, &record) == 0 && record.nests, "a command's hold says so");
+}
+
 static void show(void)
 {
     char text[FK_RECORD_SIZE];
@@ -208,6 +230,7 @@ int main(void)
     tap_deadline(30);
     round_trip();
     without_texts();
+    left_to_others();
     show();
     escapes();
     too_long();

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "helpers.h"
+#include "hold.h"
 #include "tap.h"
 
 static struct flk_hold *acquire(const char *name, unsigned flags)
@@ -268,6 +269,39 @@ static void handed_over(void)
     is_int(flk_held("handed"), 0, "another thread may release");
 }
 
+static void look_at_part(const struct fk_part *part, bool own, void *data)
+{
+    unsigned *seen = data;
+    *seen += strcmp(part->name, "whose") == 0 ? own ? 100 : 1 : 0;
+}
+
+static void *acquire_whose(void *data)
+{
+    if (flk_acquire("whose", 0, 0, data) < 0)
+        bail_out("%s", flk_error_detail());
+    return NULL;
+}
+
+static void whose_holds(void)
+{
+    struct flk_hold *ours, *others;
+    pthread_t thread;
+    unsigned seen = 0;
+    if (flk_row_define("whose", 3) < 0 || flk_acquire("whose", 0, 0, &ours) < 0)
+        bail_out("%s", flk_error_detail());
+    if (pthread_create(&thread, NULL, acquire_whose, &others) != 0 || pthread_join(thread, NULL) != 0)
+        bail_out("no thread");
+    fk_registry_foreach(look_at_part, &seen);
+    is_int(seen, 101, "two holds, one that this thread got and one of another");
+    is_int(fk_registry_own(ours->parts[0].row), 1, "one slot is this thread's");
+    flk_hold_release(ours);
+    is_int(fk_registry_own(others->parts[0].row), 0, "and then none");
+    flk_hold_release(others);
+    seen = 0;
+    fk_registry_foreach(look_at_part, &seen);
+    is_int(seen, 0, "released, there are none");
+}
+
 int main(void)
 {
     tap_deadline(test_is_slow() ? 120 : 30);
@@ -280,5 +314,6 @@ int main(void)
     fork_amid_threads();
     threads_exclude_each_other();
     handed_over();
+    whose_holds();
     return done_testing();
 }

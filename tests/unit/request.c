@@ -615,13 +615,27 @@ static void waiting(const struct flk_waiting *now, void *data)
     close(fd);
 }
 
+static void *hold_called(void *data)
+{
+    struct flk_hold **holder = data;
+    if (flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &(struct flk_options){.label = "the label"}, 0,
+                         holder) < 0)
+        bail_out("%s", flk_error_detail());
+    return NULL;
+}
+
+static void in_another_thread(void *(*run)(void *data), void *data)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run, data) != 0 || pthread_join(thread, NULL) != 0)
+        bail_out("no thread");
+}
+
 static void callbacks(void)
 {
     struct seen seen = {0};
     struct flk_hold *holder, *hold;
-    if (flk_acquire_many(&(struct flk_want){.name = "called"}, 1, &(struct flk_options){.label = "the label"}, 0,
-                         &holder) < 0)
-        bail_out("%s", flk_error_detail());
+    in_another_thread(hold_called, &holder); /* whose it stays: we may wait for it */
     struct locker before = LOCKER(0, .name = "called");
     locker_start(&before);
     struct flk_options options = {.waiting = waiting, .data = &seen};
@@ -643,6 +657,58 @@ static void callbacks(void)
     flk_hold_release(holder);
     locker_wait(&before);
     locker_release(&before);
+}
+
+static void *acquire_own(void *data)
+{
+    if (flk_acquire("own", 0, 0, data) < 0)
+        bail_out("%s", flk_error_detail());
+    return NULL;
+}
+
+/* The one that blocks could be ended by nobody but the thread that blocks in it. */
+static void waiting_for_oneself(void)
+{
+    struct flk_hold *hold, *second, *third;
+    struct flk_request *request;
+    struct flk_want all = {.name = "own4", .count = FLK_ALL};
+    if (flk_acquire("own", 0, 0, &hold) < 0 || flk_row_define("own4", 4) < 0)
+        bail_out("%s", flk_error_detail());
+    is_int(flk_acquire("own", 0, FLK_FOREVER, &second), -EDEADLK, "waiting for what this thread holds: deadlock");
+    ok(strstr(flk_error_detail(), "own is held by this very thread"), "it says so: %s", flk_error_detail());
+    is_int(flk_acquire("own", FLK_SHARED, 60000, &second), -EDEADLK, "shared as well, and at once");
+    is_int(test_tickets("own"), 0, "it leaves nothing in the queue");
+    is_int(flk_acquire("own", 0, 0, &second), -EBUSY, "trying once is busy");
+    is_int(flk_row_remove("own", FLK_FOREVER), -EDEADLK, "to remove it is to wait for it");
+    is_int(flk_request_start(&(struct flk_want){.name = "own"}, 1, NULL, FLK_FOREVER, &request), 0,
+           "a request that doesn't block");
+    is_int(flk_request_step(request, &second), -EAGAIN, "waits: its thread can still release");
+    flk_hold_release(hold);
+    is_int(flk_request_step(request, &second), 0, "and does");
+    flk_request_cancel(request);
+    flk_hold_release(second);
+
+    if (flk_acquire("own", FLK_SHARED, 0, &hold) < 0)
+        bail_out("%s", flk_error_detail());
+    is_int(flk_acquire("own", FLK_SHARED, FLK_FOREVER, &second), 0, "shared twice is no deadlock");
+    flk_hold_release(second);
+    is_int(flk_acquire("own", 0, FLK_FOREVER, &second), -EDEADLK, "exclusive under shared is one");
+    flk_hold_release(hold);
+
+    if (flk_acquire("own4", 0, 0, &hold) < 0 || flk_acquire("own4", 0, 0, &second) < 0)
+        bail_out("%s", flk_error_detail());
+    is_int(flk_acquire_many(&all, 1, NULL, FLK_FOREVER, &third), -EDEADLK, "two of four and all: deadlock");
+    ok(strstr(flk_error_detail(), "this very thread holds 2 of the 4 slots"), "it says how many: %s",
+       flk_error_detail());
+    all.count = 2;
+    is_int(flk_acquire_many(&all, 1, NULL, FLK_FOREVER, &third), 0, "two of four and two are none");
+    flk_hold_release(third);
+    flk_hold_release(second);
+    flk_hold_release(hold);
+
+    in_another_thread(acquire_own, &hold);
+    is_int(flk_acquire("own", 0, 30, &second), -ETIMEDOUT, "what another thread has got is waited for, whoever has it now");
+    flk_hold_release(hold);
 }
 
 int main(void)
@@ -673,5 +739,6 @@ int main(void)
     trying_past_the_stopped();
     deadline_past_the_stopped();
     callbacks();
+    waiting_for_oneself();
     return done_testing();
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,7 +17,10 @@
 
 #include "deadline.h"
 #include "helpers.h"
+#include "hold.h"
+#include "nest.h"
 #include "registry.h"
+#include "slot.h"
 #include "tap.h"
 
 static void define(const char *name, unsigned slots)
@@ -450,6 +454,66 @@ static void paths(void)
     is_int(flk_row_path("path", 4, &slots, &path), -EUSERS, "another number is refused");
 }
 
+static bool is_there(const char *name, const char *id)
+{
+    return access(test_path("root/rows/%s/under/%s", name, id), F_OK) == 0;
+}
+
+static void below_a_hold(void)
+{
+    struct fk_row *row, *again;
+    struct flk_hold *hold;
+    unsigned read_back[3];
+    const unsigned numbers[] = {2, 5, 4095};
+    define("above", 6);
+    is_int(fk_row_open_under("above", "ahold", 0, NULL, &row), -ENOENT, "there is no row below a hold yet");
+    is_int(fk_row_open_under("nothing", "ahold", 3, numbers, &row), -ESTALE, "nor can there be one below no row");
+    is_int(fk_row_open_under("above", "ahold", 3, numbers, &row), 0, "it is made when it is needed");
+    is_int(row->slots, 3, "with as many slots");
+    is_int(fk_row_read_numbers(row, read_back), 0, "and their numbers above");
+    ok(memcmp(read_back, numbers, sizeof numbers) == 0, "which come back");
+    is_int(fk_row_open_under("above", "ahold", 0, NULL, &again), 0, "then it is there");
+    ok(again == row, "and the same");
+    fk_registry_unref(again);
+    is_int(fk_row_open_under("above", "ahold", 2, numbers, &again), -EBADMSG, "with as many slots as its hold has");
+    is_int(flk_row_define("above/under/ahold", 3), -EINVAL, "it has no name that could be asked for");
+
+    struct fk_section section;
+    unsigned slot;
+    int fd;
+    if (fk_row_enter(row, FK_NEVER, &section) < 0 ||
+        fk_slots_take(&section, 1, LOCK_EX, false, &slot, &fd, NULL, NULL) < 0)
+        bail_out("%s", flk_error_detail());
+    fk_row_leave(&section);
+    fk_row_delete_idle(row);
+    ok(is_there("above", "ahold"), "while somebody holds a slot of it, it isn't deleted");
+    if (fk_row_enter(row, FK_NEVER, &section) < 0)
+        bail_out("%s", flk_error_detail());
+    fk_slot_drop(&fd);
+    fk_row_delete_idle(row);
+    ok(is_there("above", "ahold"), "nor while somebody is at its latch");
+    fk_row_leave(&section);
+    fk_row_delete_idle(row);
+    ok(!is_there("above", "ahold"), "when nobody uses it, it is");
+    is_int(fk_row_enter(row, FK_NEVER, &section), -ESTALE, "who has it open finds out");
+    fk_registry_unref(row);
+    is_int(fk_row_open_under("above", "ahold", 3, numbers, &row), 0, "and makes it again");
+    fk_registry_unref(row);
+
+    if (flk_acquire("above", 0, 0, &hold) < 0)
+        bail_out("%s", flk_error_detail());
+    fk_nest_sweep(hold->parts[0].row);
+    ok(!is_there("above", "ahold"), "a row below a hold that isn't any more is swept");
+    if (fk_row_open_under("above", flk_hold_id(hold), 1, numbers, &row) < 0)
+        bail_out("%s", flk_error_detail());
+    fk_nest_sweep(hold->parts[0].row);
+    ok(is_there("above", flk_hold_id(hold)), "one below a hold that is stays");
+    flk_hold_release(hold);
+    fk_registry_unref(row);
+    is_int(flk_row_remove("above", 0), 0, "removing the row above it");
+    is_int(fk_row_open_under("above", "ahold", 0, NULL, &row), -ENOENT, "removes all that is below");
+}
+
 int main(void)
 {
     tap_deadline(test_is_slow() ? 90 : 20);
@@ -469,5 +533,6 @@ int main(void)
     refusals();
     sections();
     paths();
+    below_a_hold();
     return done_testing();
 }
