@@ -7,7 +7,8 @@ dist_doc_DATA = README NEWS doc/design.md
 doc_examples = \
 	doc/examples/guarded.mk \
 	doc/examples/join.py \
-	doc/examples/join.sh
+	doc/examples/join.sh \
+	doc/examples/nested.mk
 EXTRA_DIST += $(doc_examples)
 
 # Example programs, compiled by `make check` as a user would: the public header, the shared library, nothing else. For a NAME:
