@@ -148,6 +148,18 @@ void fk_fd_close_file(FILE *file)
     pthread_rwlock_unlock(&fork_lock);
 }
 
+ssize_t fk_fd_read_text(int directory, const char *path, char *text, size_t size)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    ssize_t length = read(fd, text, size - 1);
+    if (length < 0)
+        return -errno;
+    text[length] = '\0';
+    return length;
+}
+
 int fk_fd_write_at(int fd, const char *text, size_t length, off_t at)
 {
     ssize_t written = pwrite(fd, text, length, at);

@@ -27,6 +27,8 @@ void fk_fd_close(int *fd);                                             /* sets -
 /* The same for a stream made of one of ours. */
 void fk_fd_close_directory(DIR *directory);
 void fk_fd_close_file(FILE *file);
+/* The beginning of a file, at most size - 1 bytes, with a NUL; its length or -errno. */
+ssize_t fk_fd_read_text(int directory, const char *path, char *text, size_t size);
 /* The whole text, or -errno; a short write is -ENOSPC. */
 int fk_fd_write_at(int fd, const char *text, size_t length, off_t at);
 /* Puts count (1 or 2) bytes into a FIFO, for those who poll it. Best effort. */

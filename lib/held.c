@@ -12,6 +12,7 @@
 
 #include "fd.h"
 #include "hold.h"
+#include "proc.h"
 #include "registry.h"
 #include "root.h"
 
@@ -157,21 +158,6 @@ static bool look_at_row(struct inherited *found, const struct stat *slot)
     return true;
 }
 
-/* "lock:	1: FLOCK  ADVISORY  WRITE 4711 00:1b:1234 0 EOF" */
-static bool look_at_lock(int fd, bool *shared)
-{
-    char path[64], text[2048];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
-    FK_CLOSE_FD int info = fk_fd_open(AT_FDCWD, path, O_RDONLY, 0);
-    ssize_t length = info < 0 ? -1 : read(info, text, sizeof text - 1);
-    if (length < 0)
-        return false;
-    text[length] = '\0';
-    const char *line = strstr(text, "lock:");
-    *shared = line && strstr(line, " READ ");
-    return line && strstr(line, "FLOCK");
-}
-
 static bool is_inherited(int fd, struct inherited *found)
 {
     char link[64], path[PATH_MAX];
@@ -184,7 +170,7 @@ static bool is_inherited(int fd, struct inherited *found)
         return false;
     path[length] = '\0';
     found->inode = status.st_ino;
-    return split_path(path, found) && look_at_lock(fd, &found->shared) && look_at_row(found, &status);
+    return split_path(path, found) && fk_proc_has_lock(fd, &found->shared) && look_at_row(found, &status);
 }
 
 static void write_inherited(struct writing *writing)

@@ -14,6 +14,7 @@
 
 #include "error.h"
 #include "fd.h"
+#include "proc.h"
 #include "record.h"
 #include "registry.h"
 #include "shared.h"
@@ -111,19 +112,6 @@ static int read_holding(const struct fk_row *row, const char *id, struct holding
 }
 
 /* ---- one descriptor ---- */
-
-static bool has_lock(int fd)
-{
-    char path[40], text[1024];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
-    FK_CLOSE_FD int info = fk_fd_open(AT_FDCWD, path, O_RDONLY, 0);
-    ssize_t length = info < 0 ? -1 : read(info, text, sizeof text - 1);
-    if (length < 0)
-        return false;
-    text[length] = '\0';
-    const char *line = strstr(text, "\nlock:");
-    return line && strstr(line, "FLOCK");
-}
 
 static bool is_slot(const struct fk_row *row, unsigned slot, const struct stat *status)
 {
@@ -351,7 +339,9 @@ static int prove_one(const struct fk_row *row, const struct holding *holding, in
     char path[PATH_MAX];
     struct stat status;
     unsigned slot;
-    if (!read_own_link(fd, path, &slot) || fstat(fd, &status) < 0 || !is_slot(row, slot, &status) || !has_lock(fd))
+    bool shared;
+    if (!read_own_link(fd, path, &slot) || fstat(fd, &status) < 0 || !is_slot(row, slot, &status) ||
+        !fk_proc_has_lock(fd, &shared))
         return -1;
     const unsigned *at = bsearch(&slot, holding->slots, holding->n, sizeof slot, compare_numbers);
     return at ? (int)(at - holding->slots) : -1;
@@ -412,13 +402,12 @@ static void list_ancestors(struct ancestors *ancestors)
     pid_t pid = getppid();
     ancestors->n = 0;
     while (pid > 0 && ancestors->n < ANCESTORS_MAX) {
-        pid_t parent;
-        uint64_t start_time;
-        if (fk_owner_parent(pid, &parent, &start_time) < 0)
+        struct fk_proc_stat stat;
+        if (fk_proc_stat(pid, &stat) < 0)
             return;
         ancestors->list[ancestors->n].pid = pid;
-        ancestors->list[ancestors->n++].start_time = start_time;
-        pid = parent;
+        ancestors->list[ancestors->n++].start_time = stat.start_time;
+        pid = stat.parent;
     }
 }
 

@@ -17,6 +17,7 @@
 
 #include "error.h"
 #include "fd.h"
+#include "proc.h"
 
 #define PIDFS_MAGIC 0x50494446 /* linux/magic.h from Linux 6.9 on */
 
@@ -24,61 +25,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int known, command_known;
 static struct fk_owner this_process;
 static char command_line[512];
-
-static ssize_t read_file(const char *path, char *text, size_t size)
-{
-    FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    ssize_t length = read(fd, text, size - 1);
-    if (length < 0)
-        return -errno;
-    text[length] = '\0';
-    return length;
-}
-
-struct status {
-    char state;
-    pid_t parent;
-    uint64_t start_time;
-};
-
-/* From /proc/PID/stat. The command's name comes before them in parentheses and may contain anything, so what counts starts
- * after the last ')'. */
-static int read_stat(pid_t pid, struct status *status)
-{
-    char path[32], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    ssize_t length = read_file(path, text, sizeof text);
-    if (length < 0)
-        return (int)length;
-    const char *at = strrchr(text, ')');
-    if (!at || at[1] != ' ')
-        return -EBADMSG;
-    at += 2;
-    status->state = *at;
-    for (int field = 3; field < 22; field++) {
-        at = strchr(at, ' ');
-        if (!at)
-            return -EBADMSG;
-        at++;
-        if (field + 1 == 4)
-            status->parent = (pid_t)strtol(at, NULL, 10);
-    }
-    status->start_time = strtoull(at, NULL, 10);
-    return 0;
-}
-
-int fk_owner_parent(pid_t pid, pid_t *parent, uint64_t *start_time)
-{
-    struct status status;
-    int code = read_stat(pid, &status);
-    if (code < 0)
-        return code;
-    *parent = status.parent;
-    *start_time = status.start_time;
-    return 0;
-}
 
 static uint64_t namespace_inode(const char *path)
 {
@@ -112,12 +58,12 @@ static bool has_ended(int pidfd)
 
 static int look_up_self(struct fk_owner *self)
 {
-    struct status status;
+    struct fk_proc_stat status;
     *self = (struct fk_owner){.pid = getpid()};
-    int code = read_stat(self->pid, &status);
+    int code = fk_proc_stat(self->pid, &status);
     self->start_time = code < 0 ? 0 : status.start_time;
     ssize_t length =
-        code < 0 ? code : read_file("/proc/sys/kernel/random/boot_id", self->boot_id, sizeof self->boot_id);
+        code < 0 ? code : fk_fd_read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", self->boot_id, sizeof self->boot_id);
     if (length < 0)
         return length == -ENOENT ? fk_fail(-ENOSYS, "/proc isn't mounted (or not for this process); flockctl needs it "
                                                     "to tell processes apart: mount it")
@@ -133,7 +79,7 @@ static int look_up_self(struct fk_owner *self)
 
 static void look_up_command(void)
 {
-    ssize_t length = read_file("/proc/self/cmdline", command_line, sizeof command_line);
+    ssize_t length = fk_fd_read_text(AT_FDCWD, "/proc/self/cmdline", command_line, sizeof command_line);
     for (ssize_t i = 0; i + 1 < length; i++)
         if (command_line[i] == '\0')
             command_line[i] = ' ';
@@ -205,8 +151,8 @@ enum fk_life fk_owner_look(const struct fk_owner *owner)
     enum fk_life life = look_by_pidfd(owner, self, &sure);
     if (life != FK_STOPPED)
         return life;
-    struct status status;
-    if (read_stat(owner->pid, &status) < 0)
+    struct fk_proc_stat status;
+    if (fk_proc_stat(owner->pid, &status) < 0)
         return FK_ALIVE;
     if (owner->time_ns == self->time_ns && status.start_time != owner->start_time)
         return FK_DEAD;

@@ -32,8 +32,6 @@ const char *fk_owner_command(void);
 enum fk_life fk_owner_look(const struct fk_owner *owner);
 /* The first half of the question, for a third of the time where pidfds tell. */
 bool fk_owner_is_dead(const struct fk_owner *owner);
-/* The parent and the start time of a process that /proc shows. */
-int fk_owner_parent(pid_t pid, pid_t *parent, uint64_t *start_time);
 void fk_owner_after_fork_child(void);
 
 #endif

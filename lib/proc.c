@@ -16,35 +16,41 @@
 
 #include "fd.h"
 
-static ssize_t read_file(int directory, const char *path, char *text, size_t size)
-{
-    FK_CLOSE_FD int fd = fk_fd_open(directory, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    ssize_t length = read(fd, text, size - 1);
-    if (length < 0)
-        return -errno;
-    text[length] = '\0';
-    return length;
-}
-
-/* Behind the last ')': the name before it may contain anything. */
+/* The command's name comes before in parentheses and may contain anything, so what counts starts after the last ')'. */
 int fk_proc_stat(pid_t pid, struct fk_proc_stat *stat)
 {
     char path[32], text[1024];
-    int parent;
-    unsigned long long start_time;
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    ssize_t length = read_file(AT_FDCWD, path, text, sizeof text);
+    ssize_t length = fk_fd_read_text(AT_FDCWD, path, text, sizeof text);
     if (length < 0)
         return (int)length;
     const char *at = strrchr(text, ')');
-    if (!at || sscanf(at + 1, " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-                      &stat->state, &parent, &start_time) != 3)
+    if (!at || at[1] != ' ')
         return -EBADMSG;
-    stat->parent = parent;
-    stat->start_time = start_time;
+    at += 2;
+    stat->state = *at;
+    for (int field = 4; field <= 22; field++) {
+        at = strchr(at, ' ');
+        if (!at)
+            return -EBADMSG;
+        at++;
+        if (field == 4)
+            stat->parent = (pid_t)strtol(at, NULL, 10);
+    }
+    stat->start_time = strtoull(at, NULL, 10);
     return 0;
+}
+
+/* "lock:	1: FLOCK  ADVISORY  WRITE 4711 00:1b:1234 0 EOF" */
+bool fk_proc_has_lock(int fd, bool *shared)
+{
+    char path[40], text[2048];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    if (fk_fd_read_text(AT_FDCWD, path, text, sizeof text) < 0)
+        return false;
+    const char *line = strstr(text, "\nlock:");
+    *shared = line && strstr(line, " READ ");
+    return line && strstr(line, "FLOCK");
 }
 
 uint64_t fk_proc_namespace(pid_t pid, pid_t *inner)
@@ -55,7 +61,7 @@ uint64_t fk_proc_namespace(pid_t pid, pid_t *inner)
     if (stat(path, &status) < 0)
         return 0;
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    const char *at = read_file(AT_FDCWD, path, text, sizeof text) > 0 ? strstr(text, "\nNSpid:") : NULL;
+    const char *at = fk_fd_read_text(AT_FDCWD, path, text, sizeof text) > 0 ? strstr(text, "\nNSpid:") : NULL;
     if (!at)
         return 0;
     const char *end = strchr(at + 1, '\n');
@@ -80,7 +86,7 @@ static size_t list_children(pid_t pid, pid_t *children, size_t room)
     char path[64], text[4096];
     size_t count = 0;
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid);
-    if (read_file(AT_FDCWD, path, text, sizeof text) <= 0)
+    if (fk_fd_read_text(AT_FDCWD, path, text, sizeof text) <= 0)
         return 0;
     for (char *at = text, *end; count < room; at = end) {
         long number = strtol(at, &end, 10);
@@ -175,7 +181,7 @@ static void look_at_lock(struct search *search, const char *number, size_t index
     struct fk_proc_user user = {.index = index, .pid = search->pid};
     unsigned flags;
     snprintf(path, sizeof path, "../fdinfo/%.12s", number);
-    if (read_file(search->fds, path, text, sizeof text) <= 0)
+    if (fk_fd_read_text(search->fds, path, text, sizeof text) <= 0)
         return;
     const char *at = strstr(text, "flags:");
     if (!at || sscanf(at, "flags: %o", &flags) != 1)

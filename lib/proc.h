@@ -18,6 +18,9 @@ struct fk_proc_stat {
 /* -ENOENT, -ESRCH: it isn't there, or is hidden. */
 int fk_proc_stat(pid_t pid, struct fk_proc_stat *stat);
 
+/* Is there a flock through this descriptor of ours, or one that shares its description; is it LOCK_SH? */
+bool fk_proc_has_lock(int fd, bool *shared);
+
 /* All its threads have: state Z alone says that the main one has. */
 bool fk_proc_has_ended(pid_t pid);
 

@@ -16,6 +16,7 @@
 
 #include "error.h"
 #include "fd.h"
+#include "proc.h"
 
 #define LOOKS 3 /* at the ancestors of a process, which may end and change between two steps */
 
@@ -62,26 +63,6 @@ static int add(struct pids *list, pid_t pid)
 }
 
 /* ---- /proc ---- */
-
-/* State and parent from /proc/PID/stat: behind the last ')', since the name before it may contain anything. */
-static int read_stat(pid_t pid, char *state, pid_t *parent)
-{
-    char path[32], text[512];
-    int number;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
-    ssize_t length = read(fd, text, sizeof text - 1);
-    if (length < 0)
-        return -errno;
-    text[length] = '\0';
-    const char *at = strrchr(text, ')');
-    if (!at || sscanf(at + 1, " %c %d", state, &number) != 2)
-        return -EBADMSG;
-    *parent = number;
-    return 0;
-}
 
 static int open_directory(const char *path, DIR **directory)
 {
@@ -153,14 +134,15 @@ static int read_families(struct family **families, size_t *count)
 {
     DIR *proc;
     size_t size = 0;
-    char state;
+    struct fk_proc_stat stat;
     int code = open_directory("/proc", &proc);
     if (code < 0)
         return fk_fail_errno(code, "can't read /proc");
     for (struct dirent *entry; (entry = readdir(proc));) {
         struct family one = {.pid = atoi(entry->d_name)};
-        if (one.pid <= 0 || read_stat(one.pid, &state, &one.parent) < 0)
+        if (one.pid <= 0 || fk_proc_stat(one.pid, &stat) < 0)
             continue;
+        one.parent = stat.parent;
         if (*count == size) {
             size = size ? 2 * size : 256;
             struct family *more = reallocarray(*families, size, sizeof *more);
@@ -220,16 +202,18 @@ static int list_tree(struct pids *list)
 
 static bool climbs_to_us(pid_t pid, char *state)
 {
-    pid_t at = pid, self = getpid(), parent;
-    char ignored;
+    pid_t at = pid, self = getpid();
+    struct fk_proc_stat stat;
     while (!contains(spared.pids, spared.count, at)) {
-        if (read_stat(at, at == pid ? state : &ignored, &parent) < 0)
+        if (fk_proc_stat(at, &stat) < 0)
             return false;
-        if (parent == self)
+        if (at == pid)
+            *state = stat.state;
+        if (stat.parent == self)
             return true;
-        if (parent <= 1)
+        if (stat.parent <= 1)
             return false;
-        at = parent;
+        at = stat.parent;
     }
     return false;
 }
@@ -368,9 +352,9 @@ static ssize_t read_text(pid_t pid, const char *file, char *text, size_t size)
 {
     char path[40];
     snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
-    FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY, 0);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, size - 1);
-    text[length > 0 ? length : 0] = '\0';
+    ssize_t length = fk_fd_read_text(AT_FDCWD, path, text, size);
+    if (length < 0)
+        *text = '\0';
     return length;
 }
 

@@ -18,6 +18,7 @@
 #include "flockctl.h"
 #include "../unit/helpers.h"
 #include "owner.h"
+#include "proc.h"
 #include "tap.h"
 
 #define WORKERS 6
@@ -84,9 +85,8 @@ static void use(const struct flk_hold *hold, const struct flk_want *wants, const
 /* A process: pids are used again, start times with them are not. */
 static uint64_t mark_of(pid_t pid)
 {
-    pid_t parent;
-    uint64_t start_time;
-    return fk_owner_parent(pid, &parent, &start_time) < 0 ? 0 : start_time << 22 | (uint64_t)pid;
+    struct fk_proc_stat stat;
+    return fk_proc_stat(pid, &stat) < 0 ? 0 : stat.start_time << 22 | (uint64_t)pid;
 }
 
 /* One that is on its way out may have let go of a slot already, but not before it was seen to be. */
