@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,6 +63,12 @@ static int check_output(const struct options *options)
         complain("--output is for both streams; give either that, or --stdout and --stderr");
         return EXIT_OURS;
     }
+    if (options->detach && (options->output || options->out || options->err)) {
+        complain("%s ends with flockctl, and what --detach leaves alone would die of its next output; redirect instead: "
+                 "-- sh -c '... >FILE 2>&1'",
+                 options->output ? "--output" : options->out ? "--stdout" : "--stderr");
+        return EXIT_OURS;
+    }
     if (options->output_limit && !options->output && !options->out && !options->err) {
         complain("--output-limit limits a copy, and there is none; give --output FILE, too");
         return EXIT_OURS;
@@ -117,7 +124,7 @@ int64_t job_left_ms(const struct job *job, int64_t until)
     return left == FK_NEVER ? FLK_FOREVER : left;
 }
 
-static const char *deadline_name(const struct job *job)
+const char *job_deadline_name(const struct job *job)
 {
     return job->options->deadline <= job->outer ? "--deadline"
                                                 : "FLOCKCTL_DEADLINE, which the flockctl around us has set";
@@ -126,7 +133,7 @@ static const char *deadline_name(const struct job *job)
 void job_tell_late(const struct job *job)
 {
     if (job->deadline <= fk_now())
-        say("the time is over that is given by %s", deadline_name(job));
+        say("the time is over that is given by %s", job_deadline_name(job));
 }
 
 /* ---- the copies of what it prints ---- */
@@ -135,7 +142,16 @@ struct copies {
     struct fk_copy_file *files[2];
     struct fk_copy *streams[2];
     int ends[2]; /* the command's stdout and stderr; -1: ours */
+    bool one_pipe; /* ends[0] is for both */
 };
+
+/* Through one pipe what a command prints stays in its order. */
+static bool are_shown_in_one_place(void)
+{
+    struct stat out, err;
+    return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev &&
+           out.st_ino == err.st_ino;
+}
 
 static int start_copy(struct copies *copies, size_t stream, struct fk_copy_file *file)
 {
@@ -152,7 +168,8 @@ static int start_copies(struct copies *copies, const struct options *options)
         code = fk_copy_file_open(paths[1], options->output_limit, &copies->files[1]);
     if (code == 0)
         code = start_copy(copies, 0, copies->files[0]);
-    if (code == 0)
+    copies->one_pipe = one && are_shown_in_one_place();
+    if (code == 0 && !copies->one_pipe)
         code = start_copy(copies, 1, copies->files[one ? 0 : 1]);
     return code;
 }
@@ -258,7 +275,7 @@ static bool choose_limit(struct job *job, int64_t *limit_ms)
     if (left == FK_NEVER || (*limit_ms && *limit_ms <= left))
         return true;
     *limit_ms = left;
-    job->limit = deadline_name(job);
+    job->limit = job_deadline_name(job);
     return left > 0;
 }
 
@@ -335,7 +352,7 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
 {
     bool at_exec = false, in_time = true;
     int code = start_copies(copies, job->options);
-    memcpy(spec->stdio, (int[]){-1, copies->ends[0], copies->ends[1]}, sizeof spec->stdio);
+    memcpy(spec->stdio, (int[]){-1, copies->ends[0], copies->ends[copies->one_pipe ? 0 : 1]}, sizeof spec->stdio);
     if (code == 0)
         in_time = choose_limit(job, &spec->limit_ms);
     if (code == 0 && in_time)

@@ -28,6 +28,8 @@ int job_prepare(struct job *job, const struct options *options, const char *verb
 int job_bound_wait(const struct options *options, int64_t *wait_ms);
 /* What is left for waiting until `until`, in ms, FLK_FOREVER. */
 int64_t job_left_ms(const struct job *job, int64_t until);
+/* What the user calls the deadline. */
+const char *job_deadline_name(const struct job *job);
 /* Says that the deadline has passed, if so, and whose it was. */
 void job_tell_late(const struct job *job);
 
