@@ -23,21 +23,7 @@
 
 /* ---- before anything is waited for ---- */
 
-static void complain_of_missing_command(const struct options *options, const char *verb, const char *example,
-                                        size_t first)
-{
-    char *words = NULL;
-    size_t size;
-    FILE *out = open_memstream(&words, &size);
-    for (size_t i = first; out && i < options->n_operands; i++)
-        fprintf(out, " %s", options->operands[i]);
-    bool written = out && fclose(out) == 0;
-    complain("%s needs \"--\" before the command; for example: flockctl %s --%s", verb, example,
-             written && *words ? words : " COMMAND");
-    free(words);
-}
-
-static int choose_command(struct job *job, const struct options *options, const char *verb, const char *example)
+static int choose_command(struct job *job, const struct options *options, const char *verb)
 {
     char *shell[] = {(char *)"sh", (char *)"-c", (char *)options->shell, NULL};
     memcpy(job->shell, shell, sizeof shell);
@@ -47,11 +33,11 @@ static int choose_command(struct job *job, const struct options *options, const 
         return EXIT_OURS;
     }
     if (!job->command) {
-        complain_of_missing_command(options, verb, example, strchr(example, ' ') ? 1 : 0);
+        complain_of_missing_dashes(options, verb);
         return EXIT_OURS;
     }
     if (!job->command[0]) {
-        complain("there is no command behind \"--\"; for example: flockctl %s -- COMMAND", example);
+        complain_of_line(options, "there is no command behind \"--\"");
         return EXIT_OURS;
     }
     return 0;
@@ -94,10 +80,10 @@ static int read_deadline(struct job *job)
     return 0;
 }
 
-int job_prepare(struct job *job, const struct options *options, const char *verb, const char *example)
+int job_prepare(struct job *job, const struct options *options, const char *verb)
 {
     *job = (struct job){.options = options, .report = -1};
-    int status = choose_command(job, options, verb, example);
+    int status = choose_command(job, options, verb);
     if (status == 0)
         status = check_output(options);
     if (status == 0)

@@ -22,8 +22,8 @@ struct job {
     const char *limit; /* what has set the limit of the running command */
 };
 
-/* 0, or the exit status after having complained. example: what stands before " -- COMMAND" in a correct line. */
-int job_prepare(struct job *job, const struct options *options, const char *verb, const char *example);
+/* 0, or the exit status after having complained. */
+int job_prepare(struct job *job, const struct options *options, const char *verb);
 /* For the verbs that wait and run nothing: options->wait_ms, or less. 0, or the exit status after having complained. */
 int job_bound_wait(const struct options *options, int64_t *wait_ms);
 /* What is left for waiting until `until`, in ms, FLK_FOREVER. */

@@ -36,7 +36,7 @@ static bool parse_want(const char *operand, const struct options *options, struc
     } else if (parse_number(colon + 1, 1, FLK_SLOTS_MAX, &count)) {
         want->count = (unsigned)count;
     } else {
-        complain("%s is not a count in %s; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand,
+        complain("\"%s\" is not a count in \"%s\"; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand,
                  FLK_SLOTS_MAX);
         return false;
     }
@@ -161,8 +161,6 @@ static int acquire_and_run(struct job *job)
 static int run_acquire(struct options *options)
 {
     struct job job;
-    char example[FLK_NAME_MAX + 32];
-    snprintf(example, sizeof example, "acquire %.220s", options->n_operands ? options->operands[0] : "NAME");
     if (options->while_pid) {
         bool command = options->command || options->shell;
         if (command || options->needs_command) {
@@ -172,7 +170,7 @@ static int run_acquire(struct options *options)
         }
         return check_operands(&verb_acquire, options, 1, SIZE_MAX) ? keeper_start(options) : EXIT_OURS;
     }
-    int status = job_prepare(&job, options, "acquire", example);
+    int status = job_prepare(&job, options, "acquire");
     if (status == 0 && !check_operands(&verb_acquire, options, 1, SIZE_MAX))
         status = EXIT_OURS;
     return status ? status : acquire_and_run(&job);

@@ -13,7 +13,7 @@ static int run_resize(struct options *options)
     if (!check_operands(&verb_resize, options, 2, 2))
         return EXIT_OURS;
     if (!parse_number(options->operands[1], 1, FLK_SLOTS_MAX, &slots)) {
-        complain("%s is not a number of slots; give one from 1 to %u", options->operands[1], FLK_SLOTS_MAX);
+        complain("\"%s\" is not a number of slots; give one from 1 to %u", options->operands[1], FLK_SLOTS_MAX);
         return EXIT_OURS;
     }
     int64_t wait_ms;

@@ -7,7 +7,7 @@
 static int run_run(struct options *options)
 {
     struct job job;
-    int status = job_prepare(&job, options, "run", "run");
+    int status = job_prepare(&job, options, "run");
     if (status == 0 && !check_operands(&verb_run, options, 0, 0))
         status = EXIT_OURS;
     return status ? status : job_run(&job, NULL, NULL);

@@ -31,7 +31,7 @@ is "$(ls "$FLOCKCTL_DIR/rows" | wc -l)" 2 "no bad name has made a row"
 
 ok "a row of two" flockctl define two --slots 2
 for count in '' 0 -1 +1 1x 1.5 0x2 4097 99999999999999999999 ALL ' 1'; do
-    bad 125 "is not a count in two:.*; .*NAME:COUNT .*1 to 4096, or all" acquire "two:$count" -- true
+    bad 125 "is not a count in .two:.*; .*NAME:COUNT .*1 to 4096, or all" acquire "two:$count" -- true
 done
 bad 125 'two has 2 slots, so 3 can.t be had; .*flockctl resize two 3' acquire two:3 -- true
 bad 125 'the name two... has a byte 0x3a at position 4; ' acquire two:1:2 -- true
@@ -39,7 +39,7 @@ bad 125 'name is empty' acquire :2 -- true
 for slots in '' 0 -1 1x 4097 99999999999999999999; do
     bad 125 'is not a number of slots; .*from 1 to 4096' acquire --slots="$slots" x -- true
 done
-for time in '' -1 +1 1e3 0x10 1. .5 '1 s' s 1w 1S nan inf 1.5.5 99999999999999999999 9223372036854775807d; do
+for time in '' -1 +1 1e3 0x10 1. . .s '1 s' s 1w 1S nan inf 1.5.5 99999999999999999999 9223372036854775807d; do
     bad 125 'is not a time for --wait; .*250ms' acquire --wait="$time" x -- true
 done
 for number in '' -1 256 x 1x; do
@@ -66,15 +66,15 @@ printf 'echo "ran $0 $*"\n' >"$T/no_first_line"
 chmod +x "$T/no_interpreter" "$T/no_first_line" "$T/empty"
 # A directory of PATH that is closed to us would make another error of it.
 PATH=/usr/bin:/bin
-bad 127 'command no-such-command wasn.t found in PATH; ' acquire x -- no-such-command
-bad 127 "command $T/nowhere wasn.t found; " acquire x -- "$T/nowhere"
-bad 127 'command  wasn.t found' acquire x -- ''
-bad 126 "command $T/not executable can.t be run: .*chmod" acquire x -- "$T/not executable"
-bad 126 "command $T can.t be run: " acquire x -- "$T"
-bad 127 "$T/no_interpreter can.t be run: .*the interpreter $T/no/interpreter, which isn.t there; " acquire x -- "$T/no_interpreter"
+bad 127 'command "no-such-command" wasn.t found in PATH; ' acquire x -- no-such-command
+bad 127 "command .$T/nowhere. wasn.t found; " acquire x -- "$T/nowhere"
+bad 127 'command "" wasn.t found' acquire x -- ''
+bad 126 "command .$T/not executable. can.t be run: .*chmod" acquire x -- "$T/not executable"
+bad 126 "command .$T. can.t be run: " acquire x -- "$T"
+bad 127 "$T/no_interpreter. can.t be run: .*the interpreter $T/no/interpreter, which isn.t there; " acquire x -- "$T/no_interpreter"
 run env PATH="$T:$PATH" "$FLOCKCTL" acquire x -- no_interpreter
 is "$status" 127 "the same through PATH"
-like "$err" 'command no_interpreter .*interpreter.*; ' "  with the same reason"
+like "$err" 'command "no_interpreter" .*interpreter.*; ' "  with the same reason"
 run flockctl acquire x -- "$T/no_first_line" a 'b c'
 is "$status|$out" "0|ran $T/no_first_line a b c" "a script without #! is run by sh"
 run flockctl acquire x -- "$T/empty"
@@ -104,7 +104,7 @@ bad_root "$T/open has mode 0755.*chmod 700 $T/open" "$T/open"
 bad_root "$T/shut has mode 0600.*chmod 700 $T/shut" "$T/shut"
 bad_root "$T/no/parent: the directory above it isn.t there; " "$T/no/parent"
 bad_root "too long; choose a shorter one" "/$(repeat d 4000)"
-bad_root 'name of the lock directory is empty' ''
+bad_root '--dir is empty' ''
 is "$(ls -A "$T/real" "$T/open" "$T/shut" 2>/dev/null | grep -v :)" "" "nothing has been made in them"
 run env -C "$T/open" "$FLOCKCTL" --dir ../relative -q acquire x -- sh -c 'cd / && "$FLOCKCTL" -q acquire -n x -- true'
 is "$status" 75 "a relative --dir is the same directory for the command, wherever it goes"

@@ -38,22 +38,22 @@ chmod +x "$T/no_interpreter" "$T/dos" "$T/fine"
 # A directory of PATH that is closed to us would make another error of it.
 whole_path=$PATH
 PATH=/usr/bin:/bin
-bad 127 'command no-such-command wasn.t found in PATH; check the spelling' run -- no-such-command
-bad 127 "command $T/nowhere wasn.t found; check the path" run -- "$T/nowhere"
-bad 127 "command $T/no_interpreter can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/interpreter, which isn.t there; " run -- "$T/no_interpreter"
+bad 127 'command "no-such-command" wasn.t found in PATH; check the spelling' run -- no-such-command
+bad 127 "command .$T/nowhere. wasn.t found; check the path" run -- "$T/nowhere"
+bad 127 "command .$T/no_interpreter. can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/interpreter, which isn.t there; " run -- "$T/no_interpreter"
 bad 127 "first line of $T/dos ends with a carriage return.* remove it" run -- "$T/dos"
 run env PATH="$T:$PATH" "$FLOCKCTL" run -- no_interpreter
-like "$err" "^flockctl: the command no_interpreter can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/inter" "the same through PATH"
+like "$err" "^flockctl: the command .no_interpreter. can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/inter" "the same through PATH"
 run flockctl run -- "$T/fine" x
 is "$status|$out" "0|ran x" "an interpreter that is there"
 run flockctl run --output "$T/both" -- no-such-command
 is "$status" 127 "with a copy of the output it's the same"
 PATH=$whole_path
-bad 126 "command $T can.t be run: it isn.t an executable file" run -- "$T"
+bad 126 "command .$T. can.t be run: it isn.t an executable file" run -- "$T"
 bad 125 'run needs "--" before the command; for example: flockctl run -- true' run true
 bad 125 'run needs "--".*flockctl run -- COMMAND$' run
 bad 125 'no command behind "--"; for example: flockctl run -- COMMAND' run --
-bad 125 "run doesn't take x" run x -- true
+bad 125 "run doesn't take .x." run x -- true
 bad 125 '-c and "-- COMMAND" can.t both' run -c true -- true
 bad 125 "isn't an option of flockctl run" run --slots 2 -- true
 bad 125 "isn't an option of flockctl run" run --probe true -- true
@@ -257,7 +257,7 @@ exec 8>&-
 
 bad 125 'give either that, or --stdout and --stderr' run --output "$T/a" --stdout "$T/b" -- true
 bad 125 'there is none; give --output FILE' run --output-limit 3K -- true
-bad 125 '3X is not a size' run --output-limit 3X --output "$T/a" -- true
+bad 125 '"3X" is not a size' run --output-limit 3X --output "$T/a" -- true
 bad 125 "$T/no/copy" run --output "$T/no/copy" -- true
 run flockctl -q acquire -n --output "$T/untouched" x -- true
 hold h x
@@ -276,7 +276,7 @@ case $status in
     is "$status" 124 "  whose command has a limit too"
     run flockctl run --isolate pid -- sh -c 'kill -TERM $$'
     is "$status" 143 "  and may die of a signal, as flockctl does then"
-    bad 127 "nowhere wasn.t found" run --isolate pid -- "$T/nowhere"
+    bad 127 "nowhere. wasn.t found" run --isolate pid -- "$T/nowhere"
     run flockctl run --isolate pid -- sh -c 'exit 130'
     is "$status" 130 "  or exit so"
     ;;

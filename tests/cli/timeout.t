@@ -27,6 +27,8 @@ run flockctl run --timeout 0 -- sleep 0.05
 is "$status|$err" "0|" "--timeout 0: no limit"
 run flockctl run --timeout forever --deadline forever -- sh -c 'echo "[${FLOCKCTL_DEADLINE-}]"'
 is "$status|$out" "0|[]" "forever: none either"
+run flockctl run --timeout .05s -- sleep 1000
+is "$status" 124 ".05s is a time, too"
 run flockctl run --timeout 20 -- sh -c 'exit 3'
 is "$status|$err" "3|" "in time: the command's status"
 run flockctl run --timeout 0.1 -- sh -c 'trap "echo cleaned; exit 3" TERM; while :; do sleep 0.02; done'
@@ -179,11 +181,12 @@ is "$status|$out" "0|ran" "an empty one is none"
 
 # ---- wrong ----
 
-bad 125 '-1 is not a time for --timeout' run --timeout -1 -- true
-bad 125 '1e3 is not a time for --deadline' run --deadline 1e3 -- true
-bad 125 'soon is not a time for --kill-after' run -k soon -- true
-bad 125 'FOO is not a signal; ' run --signal FOO -- true
-bad 125 '99 is not a signal; ' run --signal 99 -- true
+bad 125 '"-1" is not a time for --timeout' run --timeout -1 -- true
+bad 125 '"1e3" is not a time for --deadline' run --deadline 1e3 -- true
+bad 125 '"." is not a time for --timeout' run --timeout . -- true
+bad 125 '"soon" is not a time for --kill-after' run -k soon -- true
+bad 125 '"FOO" is not a signal; ' run --signal FOO -- true
+bad 125 '"99" is not a signal; ' run --signal 99 -- true
 
 nothing_left x
 done_testing

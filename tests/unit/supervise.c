@@ -111,7 +111,7 @@ static int find_nothing(void *data)
     struct fk_supervise_spec spec = spec_of(nowhere);
     (void)data;
     MUST(fk_supervise(&spec, &result, &at_exec) == -ENOENT && at_exec);
-    MUST(strstr(flk_error_detail(), "/no/such/command wasn't found"));
+    MUST(strstr(flk_error_detail(), "/no/such/command\" wasn't found"));
     spec = spec_of(no_file);
     MUST(fk_supervise(&spec, &result, &at_exec) == -EACCES && at_exec);
     MUST(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
