@@ -23,6 +23,10 @@ b" 'a b' 'a*' 'ä' "$(repeat n 201)"; do
     run flockctl resize "$name" 2
     like "$status $err" '^125 flockctl: .*name' "  so does resize"
 done
+bad 125 'name "../x" has "/" at position 3; ' acquire ../x -- true
+bad 125 'name "a.x1b.m" has ".x1b" at position 2; ' acquire "a${escape}[m" -- true
+bad 125 "name .$(repeat n 40).\.\.\. has 201 bytes; at most 200" acquire "$(repeat n 201)" -- true
+bad 125 "name .$(repeat n 40).\.\.\. has .\*. at position 60; " acquire "$(repeat n 59)*" -- true
 run flockctl acquire "$(repeat n 200)" A-Z_a.z@0+9 -- true
 is "$status|$err" "0|" "a name of 200 bytes, and one of all kinds"
 is "$(ls "$FLOCKCTL_DIR/rows" | wc -l)" 2 "no bad name has made a row"
@@ -34,7 +38,7 @@ for count in '' 0 -1 +1 1x 1.5 0x2 4097 99999999999999999999 ALL ' 1'; do
     bad 125 "is not a count in .two:.*; .*NAME:COUNT .*1 to 4096, or all" acquire "two:$count" -- true
 done
 bad 125 'two has 2 slots, so 3 can.t be had; .*flockctl resize two 3' acquire two:3 -- true
-bad 125 'the name two... has a byte 0x3a at position 4; ' acquire two:1:2 -- true
+bad 125 'the name "two:1" has ":" at position 4; ' acquire two:1:2 -- true
 bad 125 'name is empty' acquire :2 -- true
 for slots in '' 0 -1 1x 4097 99999999999999999999; do
     bad 125 'is not a number of slots; .*from 1 to 4096' acquire --slots="$slots" x -- true
@@ -56,6 +60,8 @@ hold h two:2
 bad 125 '' acquire x two:3 -- true
 let_go h
 nothing_left two
+bad 125 '3 of 2 slots of new can.t be had; ask for fewer' acquire --slots 2 new:3 -- true
+ok "which makes no row" [ ! -e "$FLOCKCTL_DIR/rows/new" ]
 
 # ---- COMMAND ----
 
@@ -95,13 +101,14 @@ bad_root() {
 mkdir -m 700 "$T/real"
 ln -s real "$T/link"
 : >"$T/file"
-mkdir -m 755 "$T/open"
+mkdir -m 755 "$T/open" "$T/flockctl-open"
 mkdir -m 600 "$T/shut"
-bad_root "$T/link is a symbolic link.*; remove it or choose" "$T/link"
+bad_root "$T/link is a symbolic link.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/link"
 bad_root "$T/link is a symbolic link" "$T/link/"
-bad_root "$T/file is not a directory.*; " "$T/file"
-bad_root "$T/open has mode 0755.*chmod 700 $T/open" "$T/open"
-bad_root "$T/shut has mode 0600.*chmod 700 $T/shut" "$T/shut"
+bad_root "$T/file is not a directory.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/file"
+bad_root "$T/open has mode 0755.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/open"
+bad_root "$T/shut has mode 0600.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/shut"
+bad_root "$T/flockctl-open has mode 0755.*; choose another.*, or, if it is for locks alone: chmod 700 $T/flockctl-open$" "$T/flockctl-open"
 bad_root "$T/no/parent: the directory above it isn.t there; " "$T/no/parent"
 bad_root "too long; choose a shorter one" "/$(repeat d 4000)"
 bad_root '--dir is empty' ''
@@ -126,6 +133,12 @@ bad_root "$T/rowless/rows" "$T/rowless"
 # ---- descriptors ----
 
 ok "a row of eight" flockctl define eight --slots 8
+ok "and one of 4096" flockctl define all --slots 4096
+err=$( (ulimit -n 100; exec "$FLOCKCTL" acquire all:all -- true) 2>&1) || status=$?
+is "$status" 125 "more slots than descriptors: 125"
+like "$err" '^flockctl: can.t open slot [0-9]+ of all: .*ulimit -n' "  which says what to raise"
+err=$( (ulimit -n 100; exec "$FLOCKCTL" acquire all:20 -- true) 2>&1)
+is "$?|$err" "0|" "some of such a row can be had"
 hold h x
 for limit in 3 4 5 6 7 8 9 10 11 12 14 16 20; do
     for arguments in "free" "eight:all" "free eight:5" "-w 20ms x"; do
