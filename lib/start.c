@@ -167,6 +167,8 @@ static struct failure become(const struct fk_supervise_spec *spec, int terminal)
         return (struct failure){AT_FILES, errno, NULL};
     if (spec->dir && chdir(spec->dir) < 0)
         return (struct failure){AT_DIRECTORY, errno, NULL};
+    if (spec->flags & FK_SUPERVISE_SIZE_LIMIT)
+        signal(SIGXFSZ, SIG_DFL);
     sigprocmask(SIG_SETMASK, &spec->mask, NULL);
     /* Like env(1), execvpe hands a script without a "#!" line to the shell. */
     execvpe(spec->argv[0], (char *const *)spec->argv, (char *const *)spec->envp);

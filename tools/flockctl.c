@@ -10,6 +10,7 @@
 
 #include "exit_status.h"
 #include "message.h"
+#include "signals.h"
 #include "verbs.h"
 
 const struct verb *const verbs[] = {
@@ -159,6 +160,7 @@ int main(int argc, char **argv)
     struct options options = {.line = argv + 1};
     if (fcntl(STDIN_FILENO, F_GETFD) < 0 || fcntl(STDOUT_FILENO, F_GETFD) < 0 || fcntl(STDERR_FILENO, F_GETFD) < 0)
         open_standard_files();
+    signals_survive_size_limit();
     int at = options_parse_global(argc, argv, &options);
     if (at < 0)
         return EXIT_OURS;

@@ -20,6 +20,7 @@
 #include "supervise.h"
 
 #define COPY_PATIENCE_MS 1000
+#define NAMED 5 /* stragglers */
 
 /* ---- before anything is waited for ---- */
 
@@ -95,12 +96,20 @@ int job_prepare(struct job *job, const struct options *options, const char *verb
     return status;
 }
 
-int job_bound_wait(const struct options *options, int64_t *wait_ms)
+int job_bound_wait(struct job *job, const struct options *options, int64_t *wait_ms)
 {
-    struct job job = {.options = options};
-    int status = read_deadline(&job);
+    *job = (struct job){.options = options, .report = -1};
+    int status = read_deadline(job);
     if (status == 0)
-        *wait_ms = job_left_ms(&job, fk_deadline_in_ms(options->wait_ms));
+        *wait_ms = job_left_ms(job, fk_deadline_in_ms(options->wait_ms));
+    return status;
+}
+
+int job_complain_of_wait(const struct job *job, int code)
+{
+    int status = complain_of(code, job->options->conflict_status);
+    if (code == -ETIMEDOUT || code == -EBUSY)
+        job_tell_late(job);
     return status;
 }
 
@@ -198,25 +207,37 @@ static void tell_timeout(const struct job *job, int64_t limit_ms)
     int64_t kill_after_ms = job->options->kill_after_ms;
     signal_text(job->options->signal, name);
     time_text(limit_ms, limit);
-    if (kill_after_ms < 0)
-        say_now("%s has run for %s, the limit by %s: %s is sent to all its processes", job->command[0], limit,
-                job->limit, name);
-    else
-        say_now("%s has run for %s, the limit by %s: %s is sent to all its processes, SIGKILL after %s",
-                job->command[0], limit, job->limit, name, time_text(kill_after_ms, grace));
+    bool then = kill_after_ms >= 0 && job->options->signal != SIGKILL;
+    say_now("%s has run for %s, the limit by %s: %s is sent to all its processes%s%s", job->command[0], limit,
+            job->limit, name,
+            !then                ? ""
+            : kill_after_ms == 0 ? ", SIGKILL right after it"
+                                 : ", SIGKILL after ",
+            then && kill_after_ms > 0 ? time_text(kill_after_ms, grace) : "");
+}
+
+static void tell_straggler(struct job *job, const struct fk_supervise_notice *notice)
+{
+    const char *end = job->options->kill_after_ms == 0 ? "is killed" : "is sent SIGTERM";
+    if (job->stragglers++ < NAMED)
+        say_now("pid %d (%s) has outlived the command and %s%s", (int)notice->pid, notice->command, end,
+                job->stragglers == 1 ? "; --detach leaves such processes alone" : "");
 }
 
 static void tell(const struct fk_supervise_notice *notice, void *data)
 {
-    const struct job *job = data;
+    struct job *job = data;
     char time[TIME_TEXT_SIZE];
     switch (notice->what) {
     case FK_NOTICE_TIMEOUT:
         tell_timeout(job, notice->ms);
         break;
     case FK_NOTICE_STRAGGLER:
-        say_now("pid %d (%s) has outlived the command and is sent SIGTERM; --detach leaves such processes alone",
-                (int)notice->pid, notice->command);
+        tell_straggler(job, notice);
+        break;
+    case FK_NOTICE_CLEARING:
+        if (job->stragglers > NAMED)
+            say_now("and %u more", job->stragglers - NAMED);
         break;
     case FK_NOTICE_LEFT:
         if (notice->pid)
@@ -284,6 +305,8 @@ static int export_deadline(const struct job *job)
 /* What the shell would say: died by signal n is 128 + n. */
 static int status_of(const struct fk_supervise_result *result)
 {
+    if (result->interrupted)
+        return EXIT_SIGNALLED + result->interrupted;
     if (result->timed_out)
         return EXIT_TIMED_OUT;
     return WIFEXITED(result->status) ? WEXITSTATUS(result->status) : EXIT_SIGNALLED + WTERMSIG(result->status);
@@ -293,6 +316,8 @@ static int status_of(const struct fk_supervise_result *result)
 static int exit_as(const struct fk_supervise_result *result, int status)
 {
     int number = WIFSIGNALED(result->status) && !result->timed_out ? WTERMSIG(result->status) : 0;
+    if (result->interrupted) /* who ended us while we ended stragglers wants the loop to end, too */
+        number = result->interrupted;
     if (number == SIGINT || number == SIGQUIT || number == SIGTERM || number == SIGHUP)
         signals_die_of(number);
     return status;
@@ -313,7 +338,7 @@ static int fail_start(int code, bool at_exec)
     return code == -ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
 }
 
-static struct fk_supervise_spec describe(const struct job *job, char *const *environment, const sigset_t *mask)
+static struct fk_supervise_spec describe(struct job *job, char *const *environment, const sigset_t *mask)
 {
     const struct options *options = job->options;
     return (struct fk_supervise_spec){
@@ -322,13 +347,14 @@ static struct fk_supervise_spec describe(const struct job *job, char *const *env
         .kill_after_ms = options->kill_after_ms,
         .signal = options->signal,
         .flags = FK_SUPERVISE_TERMINAL | (options->detach ? FK_SUPERVISE_DETACH : 0) |
-                 (options->pgrp ? FK_SUPERVISE_PGRP : 0),
+                 (options->pgrp ? FK_SUPERVISE_PGRP : 0) |
+                 (signals_size_limit_is_ours ? FK_SUPERVISE_SIZE_LIMIT : 0),
         .isolate = options->isolate,
         .cgroup = options->cgroup,
         .mask = *mask,
         .control = -1,
         .notice = tell,
-        .data = (void *)job,
+        .data = job,
     };
 }
 

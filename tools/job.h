@@ -20,12 +20,15 @@ struct job {
     int64_t deadline; /* that, or --deadline, whichever comes first; FK_NEVER */
     const struct rlimit *files; /* the limit of open files that the command gets back; NULL: ours */
     const char *limit; /* what has set the limit of the running command */
+    unsigned stragglers; /* told of so far */
 };
 
 /* 0, or the exit status after having complained. */
 int job_prepare(struct job *job, const struct options *options, const char *verb);
 /* For the verbs that wait and run nothing: options->wait_ms, or less. 0, or the exit status after having complained. */
-int job_bound_wait(const struct options *options, int64_t *wait_ms);
+int job_bound_wait(struct job *job, const struct options *options, int64_t *wait_ms);
+/* As complain_of(), of such a wait. */
+int job_complain_of_wait(const struct job *job, int code);
 /* What is left for waiting until `until`, in ms, FLK_FOREVER. */
 int64_t job_left_ms(const struct job *job, int64_t until);
 /* What the user calls the deadline. */

@@ -154,7 +154,7 @@ int probe_run(const struct job *job, char *const *environment, const sigset_t *m
         .limit_ms = limit_of(job, &late),
         .kill_after_ms = job->options->kill_after_ms,
         .signal = job->options->signal,
-        .flags = FK_SUPERVISE_TERMINAL,
+        .flags = FK_SUPERVISE_TERMINAL | (signals_size_limit_is_ours ? FK_SUPERVISE_SIZE_LIMIT : 0),
         .mask = *mask,
         .control = -1,
     };

@@ -130,6 +130,13 @@ mkdir -m 700 "$T/rowless"
 : >"$T/rowless/rows"
 bad_root "$T/rowless/rows" "$T/rowless"
 
+# ---- a limit of file sizes ----
+
+err=$( (ulimit -f 0; exec "$FLOCKCTL" --dir "$T/small" acquire x -- true) 2>&1) || status=$?
+like "$status $err" '^125 flockctl: .*File too large' "ulimit -f 0: an error, not a death by SIGXFSZ"
+err=$( (ulimit -f 0; exec "$FLOCKCTL" run -- sh -c ': >"$T/size"; exec head -c 1000 /dev/zero >"$T/size"') 2>&1)
+is $? 153 "  but the command's death, as without us"
+
 # ---- descriptors ----
 
 ok "a row of eight" flockctl define eight --slots 8
