@@ -277,10 +277,11 @@ static void *run(void *data)
 static int fail_open(const char *path, int code)
 {
     if (code == -ENXIO)
-        return fk_fail(code,
-                       "can't open %s for the copy of the output: nobody reads from it; start its reader first, or name "
-                       "a file",
-                       path);
+        return fk_fail(
+            code,
+            "can't open %s for the copy of the output: nobody reads from it; start its reader first, or name "
+            "a file",
+            path);
     return fk_fail(code, "can't open %s for the copy of the output: %s; check the path, and who may write there", path,
                    strerrordesc_np(-code));
 }

@@ -101,7 +101,7 @@ static void list_candidates(struct candidate candidates[CANDIDATES])
 {
     char parent[64];
     memset(candidates, 0, CANDIDATES * sizeof *candidates);
-    consider_named(&candidates[0], "--dir or flk_root_set()", asked_for);
+    consider_named(&candidates[0], "--dir", asked_for);
     consider_named(&candidates[1], "FLOCKCTL_DIR", getenv("FLOCKCTL_DIR"));
     consider_runtime(&candidates[2], "XDG_RUNTIME_DIR", getenv("XDG_RUNTIME_DIR"));
     snprintf(parent, sizeof parent, "/run/user/%u", geteuid());
@@ -157,8 +157,7 @@ int fk_root_check(const char *path, const struct fk_root_policy *policy)
         struct stat status;
         bool link = lstat(path, &status) == 0 && S_ISLNK(status.st_mode);
         return fk_fail(
-            -EPERM,
-            "the lock directory %s is %s, which isn't safe; choose another directory (--dir or FLOCKCTL_DIR)",
+            -EPERM, "the lock directory %s is %s, which isn't safe; choose another directory (--dir or FLOCKCTL_DIR)",
             path, link ? "a symbolic link" : "not a directory");
     }
     if (fd < 0)

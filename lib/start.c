@@ -87,20 +87,22 @@ static int fail_not_found(const char *name)
     read_interpreter(path, interpreter, sizeof interpreter);
     size_t length = strlen(interpreter);
     if (strcmp(interpreter, ELFMAG) == 0)
-        return fk_fail(-ENOENT,
-                       "the command \"%s\" can't be run: %s is there, but not the dynamic loader that its header names; "
-                       "install the libraries of that kind of program",
-                       name, path);
+        return fk_fail(
+            -ENOENT,
+            "the command \"%s\" can't be run: %s is there, but not the dynamic loader that its header names; "
+            "install the libraries of that kind of program",
+            name, path);
     if (length && interpreter[length - 1] == '\r')
         return fk_fail(-ENOENT,
                        "the command \"%s\" can't be run: the first line of %s ends with a carriage return, so that its "
                        "interpreter would be \"%.*s\\r\"; remove it",
                        name, path, (int)length - 1, interpreter);
     if (length && !is_file(interpreter))
-        return fk_fail(-ENOENT,
-                       "the command \"%s\" can't be run: the first line of %s names the interpreter %s, which isn't there; "
-                       "install that, or correct the line",
-                       name, path, interpreter);
+        return fk_fail(
+            -ENOENT,
+            "the command \"%s\" can't be run: the first line of %s names the interpreter %s, which isn't there; "
+            "install that, or correct the line",
+            name, path, interpreter);
     return fk_fail(-ENOENT, "the command \"%s\" can't be run: %s is there, but not what it needs to run", name, path);
 }
 
@@ -109,10 +111,11 @@ static int fail_exec(const char *name, int code)
     if (code == ENOENT)
         return fail_not_found(name);
     if (code == EACCES)
-        return fk_fail(-code,
-                       "the command \"%s\" can't be run: it isn't an executable file, or a directory above it is closed to "
-                       "us; chmod +x may help",
-                       name);
+        return fk_fail(
+            -code,
+            "the command \"%s\" can't be run: it isn't an executable file, or a directory above it is closed to "
+            "us; chmod +x may help",
+            name);
     return fk_fail(-code, "the command \"%s\" can't be run: %s", name, strerrordesc_np(code));
 }
 

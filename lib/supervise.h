@@ -36,7 +36,8 @@ enum fk_supervise_flags {
 
 struct fk_supervise_notice {
     enum { FK_NOTICE_TIMEOUT, FK_NOTICE_STRAGGLER, FK_NOTICE_CLEARING, FK_NOTICE_LEFT, FK_NOTICE_KILL } what;
-    pid_t pid;           /* STRAGGLER: is sent TERM (CLEARING: these were all); LEFT: can't be ended. LEFT, 0: they can't even be found */
+    pid_t pid;           /* STRAGGLER: is sent TERM (CLEARING: those were all); LEFT: can't be ended. LEFT, 0: they can't even
+                            be found */
     const char *command; /* of that pid; without one: the reason */
     int64_t ms;          /* TIMEOUT: the limit; KILL: the grace that has passed, -1: asked for */
 };

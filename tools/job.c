@@ -51,9 +51,12 @@ static int check_output(const struct options *options)
         return EXIT_OURS;
     }
     if (options->detach && (options->output || options->out || options->err)) {
-        complain("%s ends with flockctl, and what --detach leaves alone would die of its next output; redirect instead: "
-                 "-- sh -c '... >FILE 2>&1'",
-                 options->output ? "--output" : options->out ? "--stdout" : "--stderr");
+        complain(
+            "%s ends with flockctl, and what --detach leaves alone would die of its next output; redirect instead: "
+            "-- sh -c '... >FILE 2>&1'",
+            options->output ? "--output"
+            : options->out  ? "--stdout"
+                            : "--stderr");
         return EXIT_OURS;
     }
     if (options->output_limit && !options->output && !options->out && !options->err) {
@@ -347,8 +350,7 @@ static struct fk_supervise_spec describe(struct job *job, char *const *environme
         .kill_after_ms = options->kill_after_ms,
         .signal = options->signal,
         .flags = FK_SUPERVISE_TERMINAL | (options->detach ? FK_SUPERVISE_DETACH : 0) |
-                 (options->pgrp ? FK_SUPERVISE_PGRP : 0) |
-                 (signals_size_limit_is_ours ? FK_SUPERVISE_SIZE_LIMIT : 0),
+                 (options->pgrp ? FK_SUPERVISE_PGRP : 0) | (signals_size_limit_is_ours ? FK_SUPERVISE_SIZE_LIMIT : 0),
         .isolate = options->isolate,
         .cgroup = options->cgroup,
         .mask = *mask,

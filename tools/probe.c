@@ -100,7 +100,11 @@ static void complain_of_probe(const struct job *job, const char *how, char *hear
 {
     bool several = strchr(heard, '\n') != NULL;
     complain("the probe \"%s\" %s, so \"%s\" wasn't started; it has printed%s%s", job->options->probe, how,
-             job->command[0], !*heard ? " nothing" : several ? ", at last:" : ": ", several ? "" : heard);
+             job->command[0],
+             !*heard   ? " nothing"
+             : several ? ", at last:"
+                       : ": ",
+             several ? "" : heard);
     for (char *rest, *line = several ? strtok_r(heard, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
         complain("  %s", line);
 }

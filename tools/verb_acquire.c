@@ -36,8 +36,8 @@ static bool parse_want(const char *operand, const struct options *options, struc
     } else if (parse_number(colon + 1, 1, FLK_SLOTS_MAX, &count)) {
         want->count = (unsigned)count;
     } else {
-        complain("\"%s\" is not a count in \"%s\"; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand,
-                 FLK_SLOTS_MAX);
+        complain("\"%s\" is not a count in \"%s\"; give NAME:COUNT with a number from 1 to %u, or all", colon + 1,
+                 operand, FLK_SLOTS_MAX);
         return false;
     }
     return true;
@@ -195,10 +195,11 @@ const struct verb verb_acquire = {
         "      --probe CMD             must succeed under the lock, before COMMAND; else exit status 69\n"
         "      --probe-timeout TIME    how long the probe may take (default 10s)\n" RUN_HELP
         "      --while PID             no command: hold until process PID ends; print the id and return once it is "
-        "held\n"
-        "\n"
-        "Example: run the container tests of two suites one after the other\n"
-        "  flockctl acquire podman -- ./container-tests\n",
+        "held\n" EXIT_STATUS_HELP(
+            "69 the probe failed; 75 not acquired; ") "\n"
+                                                      "Example: run the container tests of two suites one after the "
+                                                      "other\n"
+                                                      "  flockctl acquire podman -- ./container-tests\n",
     .groups = GROUP_WAIT | GROUP_SLOTS | GROUP_LOCK | GROUP_RUN | GROUP_WHILE,
     .run = run_acquire,
 };

@@ -20,9 +20,9 @@ const struct verb verb_run = {
     .help = "Runs COMMAND and exits with its status. When it ends, or when its time is over, all processes that it has "
             "left are\n"
             "ended too, wherever they have hidden.\n"
-            "\n" RUN_HELP "\n"
-            "Example: at most ten minutes, then five seconds to clean up\n"
-            "  flockctl run --timeout 10m -k 5 -- make check\n",
+            "\n" RUN_HELP EXIT_STATUS_HELP("") "\n"
+                                               "Example: at most ten minutes, then five seconds to clean up\n"
+                                               "  flockctl run --timeout 10m -k 5 -- make check\n",
     .groups = GROUP_RUN,
     .without_locks = true,
     .run = run_run,

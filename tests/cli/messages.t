@@ -126,6 +126,8 @@ for verb in acquire define resize remove path dir help version; do
     [ $verb = help ] || [ "$verb" = version ] || is "$(flockctl $verb --help)" "$out" "  $verb --help is the same"
     is "$(flockctl help | grep -c "^  $verb ")" 1 "  and help lists it"
 done
+like "$(flockctl help acquire)" '^Exit status: .* 69 .* 75 .* 124 ' "help acquire has the exit statuses"
+like "$(flockctl help run)" '^Exit status: .* 124 ' "help run too"
 is "$(flockctl --help)" "$(flockctl help)" "--help is help"
 is "$(flockctl --version)" "$(flockctl version)" "--version is version"
 like "$(flockctl --version)" '^flockctl [0-9]+\.[0-9]+\.[0-9]+' "which is three numbers"
