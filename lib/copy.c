@@ -274,6 +274,18 @@ static void *run(void *data)
 
 /* ---- files ---- */
 
+static int fail_open(const char *path, int code)
+{
+    if (code == -ENXIO)
+        return fk_fail(
+            code,
+            "can't open %s for the copy of the output: nobody reads from it; start its reader first, or name "
+            "a file",
+            path);
+    return fk_fail(code, "can't open %s for the copy of the output: %s; check the path, and who may write there", path,
+                   strerrordesc_np(-code));
+}
+
 int fk_copy_file_open(const char *path, uint64_t limit, struct fk_copy_file **file)
 {
     struct fk_copy_file *fresh = calloc(1, sizeof *fresh);
@@ -284,12 +296,11 @@ int fk_copy_file_open(const char *path, uint64_t limit, struct fk_copy_file **fi
     fresh->limit = fresh->left = limit;
     fresh->splices = fresh->wanted = true;
     pthread_mutex_init(&fresh->lock, NULL);
-    fresh->fd = fk_fd_open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY, 0666);
+    fresh->fd = fk_fd_open_output(path, O_TRUNC);
     if (fresh->fd < 0) {
         int code = fresh->fd;
         fk_copy_file_close(fresh);
-        return fk_fail(code, "can't open %s for the copy of the output: %s; check the path, and who may write there",
-                       path, strerrordesc_np(-code));
+        return fail_open(path, code);
     }
     *file = fresh;
     return 0;

@@ -121,6 +121,14 @@ int fk_fd_open(int directory, const char *path, int flags, mode_t mode)
     return fk_fd_keep(openat(directory, path, flags | O_CLOEXEC, mode));
 }
 
+int fk_fd_open_output(const char *path, int flags)
+{
+    int fd = fk_fd_open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | flags, 0666);
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, flags & O_APPEND); /* it is the opening alone that must not wait */
+    return fd;
+}
+
 void fk_fd_close(int *fd)
 {
     if (*fd < 0)

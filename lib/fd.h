@@ -23,6 +23,8 @@ int fk_fd_keep(int fd); /* fd of the call just made, or -1: -errno. Ends what fk
 int fk_fd_keep_pair(int code, int fds[2]); /* the same for a call that makes two and gave code; 0 or -errno */
 
 int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -errno */
+/* To write to a file that the user has named; flags beside O_WRONLY. Never hangs: -ENXIO says that it is a FIFO without a reader. */
+int fk_fd_open_output(const char *path, int flags);
 void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */
 /* The same for a stream made of one of ours. */
 void fk_fd_close_directory(DIR *directory);

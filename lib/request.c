@@ -84,6 +84,9 @@ static int check_want(const struct flk_want *want)
         return code;
     if ((want->flags & ~(unsigned)FLK_SHARED) || want->reserved0 || want->reserved[0] || want->reserved[1])
         return fk_fail(-EINVAL, "the request for %s uses something that this release doesn't know", want->name);
+    if (want->slots && want->count != FLK_ALL && want->count > want->slots) /* said before it is made */
+        return fk_fail(-EINVAL, "%u of %u slots of %s can't be had; ask for fewer", want->count, want->slots,
+                       want->name);
     if ((want->flags & FLK_SHARED) && want->count > 1)
         return fk_fail(-EINVAL, "%s can't be both shared and counted; leave one out", want->name);
     if ((want->flags & FLK_SHARED) && want->slots > 1)

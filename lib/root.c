@@ -103,7 +103,7 @@ static void list_candidates(struct candidate candidates[CANDIDATES])
 {
     char parent[64];
     memset(candidates, 0, CANDIDATES * sizeof *candidates);
-    consider_named(&candidates[0], "--dir or flk_root_set()", asked_for);
+    consider_named(&candidates[0], "--dir", asked_for);
     consider_named(&candidates[1], "FLOCKCTL_DIR", getenv("FLOCKCTL_DIR"));
     consider_runtime(&candidates[2], "XDG_RUNTIME_DIR", getenv("XDG_RUNTIME_DIR"));
     snprintf(parent, sizeof parent, "/run/user/%u", geteuid());
@@ -140,6 +140,18 @@ static int make_absolute(const char *path, char out[PATH_MAX])
     return 0;
 }
 
+/* Of a directory that isn't for locks alone (a home, /tmp) the mode is nobody's to change for our sake. */
+static int refuse_mode(const char *path, mode_t mode, const char *so_that)
+{
+    const char *slash = strrchr(path, '/');
+    bool ours = strncmp(slash ? slash + 1 : path, "flockctl", strlen("flockctl")) == 0;
+    return fk_fail(-EPERM,
+                   "the lock directory %s has mode %04o, so that %s; choose another directory (--dir or "
+                   "FLOCKCTL_DIR)%s%s",
+                   path, mode & 07777, so_that, ours ? ", or, if it is for locks alone: chmod 700 " : "",
+                   ours ? path : "");
+}
+
 int fk_root_check(const char *path, const struct fk_root_policy *policy)
 {
     FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -147,8 +159,7 @@ int fk_root_check(const char *path, const struct fk_root_policy *policy)
         struct stat status;
         bool link = lstat(path, &status) == 0 && S_ISLNK(status.st_mode);
         return fk_fail(
-            -EPERM,
-            "the lock directory %s is %s, which isn't safe; remove it or choose another one with FLOCKCTL_DIR or --dir",
+            -EPERM, "the lock directory %s is %s, which isn't safe; choose another directory (--dir or FLOCKCTL_DIR)",
             path, link ? "a symbolic link" : "not a directory");
     }
     if (fd < 0)
@@ -162,12 +173,9 @@ int fk_root_check(const char *path, const struct fk_root_policy *policy)
                        "FLOCKCTL_DIR or --dir",
                        path, status.st_uid, policy->owner);
     if (status.st_mode & policy->forbidden)
-        return fk_fail(-EPERM,
-                       "the lock directory %s has mode %04o, so that others can get in; if it is yours: chmod 700 %s",
-                       path, status.st_mode & 07777, path);
+        return refuse_mode(path, status.st_mode, "others can get in");
     if ((status.st_mode & 0700) != 0700)
-        return fk_fail(-EPERM, "the lock directory %s has mode %04o, so that we can't use it; chmod 700 %s", path,
-                       status.st_mode & 07777, path);
+        return refuse_mode(path, status.st_mode, "we can't use it");
     return fk_fd_take(&fd);
 }
 

@@ -27,6 +27,8 @@
 
 #define FILE_MODE (0600 | S_ISVTX) /* sticky: sweepers of runtime directories leave it alone */
 #define TEMPORARY ".tmp."
+#define SHOWN 40 /* bytes of a bad name */
+#define SHOWN_SIZE (4 * SHOWN + sizeof "\"\"...")
 #define TRIES \
     100 /* of what another process may undo in between; each try that fails means that somebody else went on */
 
@@ -36,22 +38,42 @@ static bool is_allowed(char byte)
            (byte && strchr("._@+-", byte));
 }
 
+/* Bytes that a terminal may obey get into no sentence. */
+static int show_byte(char *text, size_t size, unsigned char byte)
+{
+    return snprintf(text, size, byte >= 0x20 && byte < 0x7f ? "%c" : "\\x%02x", byte);
+}
+
+/* In quotes; what is cut off is told outside of them. */
+static const char *show_name(const char *name, char text[SHOWN_SIZE])
+{
+    size_t used = 1;
+    text[0] = '"';
+    for (size_t i = 0; name[i] && i < SHOWN; i++)
+        used += (size_t)show_byte(text + used, SHOWN_SIZE - used, (unsigned char)name[i]);
+    snprintf(text + used, SHOWN_SIZE - used, "\"%s", strlen(name) > SHOWN ? "..." : "");
+    return text;
+}
+
 int fk_row_check_name(const char *name)
 {
+    char shown[SHOWN_SIZE], byte[5];
     size_t length = strlen(name), good = 0;
     while (is_allowed(name[good]))
         good++;
     if (length == 0)
         return fk_fail(-EINVAL, "a name is empty; give one of 1 to %d of A-Z a-z 0-9 . _ @ + -", FLK_NAME_MAX);
     if (length > FLK_NAME_MAX)
-        return fk_fail(-EINVAL, "the name %.20s... has %zu bytes; at most %d are possible", good >= 20 ? name : "",
-                       length, FLK_NAME_MAX);
-    if (good < length)
-        return fk_fail(-EINVAL,
-                       "the name %.*s... has a byte 0x%02x at position %zu; possible are A-Z a-z 0-9 . _ @ + -",
-                       (int)good, name, (unsigned char)name[good], good + 1);
+        return fk_fail(-EINVAL, "the name %s has %zu bytes; at most %d are possible", show_name(name, shown), length,
+                       FLK_NAME_MAX);
+    if (good < length) {
+        show_byte(byte, sizeof byte, (unsigned char)name[good]);
+        return fk_fail(-EINVAL, "the name %s has \"%s\" at position %zu; possible are A-Z a-z 0-9 . _ @ + -",
+                       show_name(name, shown), byte, good + 1);
+    }
     if (name[0] == '.' || name[0] == '-')
-        return fk_fail(-EINVAL, "the name %s begins with '%c'; it must not begin with '.' or '-'", name, name[0]);
+        return fk_fail(-EINVAL, "the name %s begins with \"%c\"; it must not begin with \".\" or \"-\"",
+                       show_name(name, shown), name[0]);
     return 0;
 }
 

@@ -244,13 +244,16 @@ enum hint { BUSY, FREE, MAYBE, FREE_NO_BYTE };
 
 static int look(struct fk_row *row, bool sweep, struct pollfd *polls, unsigned char *hints)
 {
+    unsigned n = 0;
     for (unsigned slot = 0; slot < row->slots; slot++)
-        polls[slot] = (struct pollfd){.fd = watch_of(row, slot), .events = POLLIN};
-    if (poll(polls, row->slots, 0) < 0)
+        if (watch_of(row, slot) >= 0)
+            polls[n++] = (struct pollfd){.fd = watch_of(row, slot), .events = POLLIN};
+    if (poll(polls, n, 0) < 0) /* it takes no more of them than the limit of open files, even if they are -1 */
         return fk_fail_errno(-errno, "can't poll the slots of %s", row->text);
-    for (unsigned slot = 0; slot < row->slots; slot++) {
-        bool unsure = sweep || polls[slot].fd < 0 || (polls[slot].revents & POLLIN);
-        hints[slot] = polls[slot].revents & POLLHUP ? FREE : unsure ? MAYBE : BUSY;
+    for (unsigned slot = 0, at = 0; slot < row->slots; slot++) {
+        bool watched = watch_of(row, slot) >= 0;
+        short shown = watched ? polls[at++].revents : 0;
+        hints[slot] = shown & POLLHUP ? FREE : sweep || !watched || (shown & POLLIN) ? MAYBE : BUSY;
     }
     return 0;
 }
@@ -332,12 +335,12 @@ static int take_shown(struct fk_row *row, int mode, const struct pollfd *shown, 
 }
 
 /* Sleeping on what is known to be free would not be sleeping. */
-static unsigned keep_busy(const struct pollfd *polls, const unsigned char *hints, unsigned n, struct pollfd *busy)
+static unsigned keep_busy(const struct fk_row *row, const unsigned char *hints, struct pollfd *busy)
 {
     unsigned count = 0;
-    for (unsigned slot = 0; slot < n; slot++)
-        if (hints[slot] == BUSY && polls[slot].fd >= 0)
-            busy[count++] = (struct pollfd){.fd = polls[slot].fd, .events = POLLIN};
+    for (unsigned slot = 0; slot < row->slots; slot++)
+        if (hints[slot] == BUSY && watch_of(row, slot) >= 0)
+            busy[count++] = (struct pollfd){.fd = watch_of(row, slot), .events = POLLIN};
     return count;
 }
 
@@ -358,7 +361,7 @@ int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool swe
     unsigned char *hints = (unsigned char *)(polls + n);
     code = take_several(section, count, mode, sweep, slots, fds, polls, hints);
     if (code == -EAGAIN && busy)
-        *n_busy = keep_busy(polls, hints, n, busy);
+        *n_busy = keep_busy(section->row, hints, busy);
     free(polls);
     return code;
 }

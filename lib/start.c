@@ -82,26 +82,28 @@ static int fail_not_found(const char *name)
 {
     char path[PATH_MAX], interpreter[256];
     if (!find_file(name, path, sizeof path))
-        return fk_fail(-ENOENT, "the command %s wasn't found%s", name,
+        return fk_fail(-ENOENT, "the command \"%s\" wasn't found%s", name,
                        strchr(name, '/') ? "; check the path" : " in PATH; check the spelling, or give its path");
     read_interpreter(path, interpreter, sizeof interpreter);
     size_t length = strlen(interpreter);
     if (strcmp(interpreter, ELFMAG) == 0)
-        return fk_fail(-ENOENT,
-                       "the command %s can't be run: %s is there, but not the dynamic loader that its header names; "
-                       "install the libraries of that kind of program",
-                       name, path);
+        return fk_fail(
+            -ENOENT,
+            "the command \"%s\" can't be run: %s is there, but not the dynamic loader that its header names; "
+            "install the libraries of that kind of program",
+            name, path);
     if (length && interpreter[length - 1] == '\r')
         return fk_fail(-ENOENT,
-                       "the command %s can't be run: the first line of %s ends with a carriage return, so that its "
+                       "the command \"%s\" can't be run: the first line of %s ends with a carriage return, so that its "
                        "interpreter would be \"%.*s\\r\"; remove it",
                        name, path, (int)length - 1, interpreter);
     if (length && !is_file(interpreter))
-        return fk_fail(-ENOENT,
-                       "the command %s can't be run: the first line of %s names the interpreter %s, which isn't there; "
-                       "install that, or correct the line",
-                       name, path, interpreter);
-    return fk_fail(-ENOENT, "the command %s can't be run: %s is there, but not what it needs to run", name, path);
+        return fk_fail(
+            -ENOENT,
+            "the command \"%s\" can't be run: the first line of %s names the interpreter %s, which isn't there; "
+            "install that, or correct the line",
+            name, path, interpreter);
+    return fk_fail(-ENOENT, "the command \"%s\" can't be run: %s is there, but not what it needs to run", name, path);
 }
 
 static int fail_exec(const char *name, int code)
@@ -109,11 +111,12 @@ static int fail_exec(const char *name, int code)
     if (code == ENOENT)
         return fail_not_found(name);
     if (code == EACCES)
-        return fk_fail(-code,
-                       "the command %s can't be run: it isn't an executable file, or a directory above it is closed to "
-                       "us; chmod +x may help",
-                       name);
-    return fk_fail(-code, "the command %s can't be run: %s", name, strerrordesc_np(code));
+        return fk_fail(
+            -code,
+            "the command \"%s\" can't be run: it isn't an executable file, or a directory above it is closed to "
+            "us; chmod +x may help",
+            name);
+    return fk_fail(-code, "the command \"%s\" can't be run: %s", name, strerrordesc_np(code));
 }
 
 static int fail(const struct fk_supervise_spec *spec, const struct failure *failure, bool *at_exec)
@@ -167,6 +170,8 @@ static struct failure become(const struct fk_supervise_spec *spec, int terminal)
         return (struct failure){AT_FILES, errno, NULL};
     if (spec->dir && chdir(spec->dir) < 0)
         return (struct failure){AT_DIRECTORY, errno, NULL};
+    if (spec->flags & FK_SUPERVISE_SIZE_LIMIT)
+        signal(SIGXFSZ, SIG_DFL);
     sigprocmask(SIG_SETMASK, &spec->mask, NULL);
     /* Like env(1), execvpe hands a script without a "#!" line to the shell. */
     execvpe(spec->argv[0], (char *const *)spec->argv, (char *const *)spec->envp);

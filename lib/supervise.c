@@ -130,6 +130,8 @@ static void take_signal(struct supervision *s, int number, bool by_process)
     bool ends = number == SIGTERM || number == SIGINT || number == SIGHUP || number == SIGQUIT;
     if (ends && !s->result->signalled)
         s->result->signalled = number;
+    if (ends && s->ended && !s->result->interrupted)
+        s->result->interrupted = number;
     if (stops_unseen(s, number) || (number == SIGTSTP && s->stopped == SIGSTOP)) {
         s->stopped = number;
         s->followed = false;
@@ -377,6 +379,7 @@ static void clear(struct supervision *s)
         leave(s);
     } else if (clearing.reached) {
         s->state = CLEARING;
+        notify(s, &(struct fk_supervise_notice){.what = FK_NOTICE_CLEARING});
         wait_grace(s);
     } else {
         s->next =
@@ -511,7 +514,9 @@ static int spare_children(struct supervision *s)
 static int start(struct supervision *s, bool *at_exec)
 {
     const struct fk_start_place place = {&s->group, &s->ids, s->terminal};
-    int code = spare_children(s);
+    int code = fk_tree_check();
+    if (code == 0)
+        code = spare_children(s);
     if (code == 0)
         code = fk_tree_adopt();
     if (code == 0 && s->spec->cgroup)

@@ -31,11 +31,13 @@ enum fk_supervise_flags {
     FK_SUPERVISE_DETACH = 1 << 0, /* leave alone what outlives the command */
     FK_SUPERVISE_PGRP = 1 << 1,   /* a process group of its own */
     FK_SUPERVISE_TERMINAL = 1 << 2, /* stop with the command when it is stopped (job control), continue with it */
+    FK_SUPERVISE_SIZE_LIMIT = 1 << 3, /* SIGXFSZ, which we ignore, is the command's again */
 };
 
 struct fk_supervise_notice {
-    enum { FK_NOTICE_TIMEOUT, FK_NOTICE_STRAGGLER, FK_NOTICE_LEFT, FK_NOTICE_KILL } what;
-    pid_t pid;           /* STRAGGLER: is sent TERM; LEFT: can't be ended. LEFT, 0: they can't even be found */
+    enum { FK_NOTICE_TIMEOUT, FK_NOTICE_STRAGGLER, FK_NOTICE_CLEARING, FK_NOTICE_LEFT, FK_NOTICE_KILL } what;
+    pid_t pid;           /* STRAGGLER: is sent TERM (CLEARING: those were all); LEFT: can't be ended. LEFT, 0: they can't even
+                            be found */
     const char *command; /* of that pid; without one: the reason */
     int64_t ms;          /* TIMEOUT: the limit; KILL: the grace that has passed, -1: asked for */
 };
@@ -60,6 +62,7 @@ struct fk_supervise_result {
     int status;           /* wait status of the command's own process */
     bool timed_out;
     int signalled;        /* the first of TERM, INT, HUP and QUIT that came meanwhile, from whomever; 0: none */
+    int interrupted;      /* the first of these that came after the command's own end; 0: none */
     unsigned stragglers;  /* that had to be ended after the command's own end */
     unsigned left;        /* that could not be ended */
     int64_t ran_ms;       /* until the command's own end */

@@ -174,7 +174,7 @@ static int list_by_parents(struct pids *list, bool children_only)
 /* ---- walk ---- */
 
 /* A /proc of another pid namespace speaks of other processes. */
-static int check_proc(void)
+int fk_tree_check(void)
 {
     char text[32] = "";
     if (readlink("/proc/self", text, sizeof text - 1) < 0)
@@ -189,7 +189,7 @@ static int check_proc(void)
 static int list_tree(struct pids *list)
 {
     bool no_files = fk_tree_without_children_files;
-    int code = check_proc();
+    int code = fk_tree_check();
     if (code == 0)
         code = add(list, getpid());
     for (size_t i = 0; code == 0 && !no_files && i < list->count; i++)
@@ -275,7 +275,7 @@ int fk_tree_spare_children(void)
 {
     struct pids list = {0};
     bool no_files = fk_tree_without_children_files;
-    int code = check_proc();
+    int code = fk_tree_check();
     if (code == 0)
         code = add(&list, getpid());
     if (code == 0 && !no_files)

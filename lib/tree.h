@@ -13,6 +13,8 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+/* Whether /proc is there to find a tree in. -errno. */
+int fk_tree_check(void);
 /* Makes this process the one that its descendants fall to when their parent ends. -errno. */
 int fk_tree_adopt(void);
 /* The children of this moment, which a program before our exec has left us, and what descends from them are no part of the

@@ -10,6 +10,7 @@
 
 #include "exit_status.h"
 #include "message.h"
+#include "signals.h"
 #include "verbs.h"
 
 const struct verb *const verbs[] = {
@@ -50,9 +51,25 @@ static unsigned distance(const char *a, const char *b)
     return row[length];
 }
 
+/* NULL: there is none, or more than one. */
+static const struct verb *only_verb_that_begins_so(const char *name)
+{
+    const struct verb *only = NULL;
+    for (size_t i = 0; verbs[i]; i++) {
+        if (strncmp(verbs[i]->name, name, strlen(name)) != 0)
+            continue;
+        if (only)
+            return NULL;
+        only = verbs[i];
+    }
+    return only;
+}
+
 const struct verb *nearest_verb(const char *name)
 {
-    const struct verb *nearest = NULL;
+    const struct verb *nearest = only_verb_that_begins_so(name);
+    if (nearest)
+        return nearest;
     unsigned shortest = 3; /* further away it is another word */
     for (size_t i = 0; verbs[i]; i++) {
         unsigned letters = distance(name, verbs[i]->name);
@@ -64,19 +81,27 @@ const struct verb *nearest_verb(const char *name)
     return nearest;
 }
 
+/* The others are in the verb's help. */
+static int first_form(const struct verb *verb)
+{
+    return (int)strcspn(verb->synopsis, "\n");
+}
+
 bool check_operands(const struct verb *verb, const struct options *options, size_t least_number, size_t most)
 {
     if (options->command && !(verb->groups & GROUP_RUN)) {
-        complain("%s runs no command; leave \"--\" and what follows out: flockctl %s", verb->name, verb->synopsis);
+        complain("%s runs no command; leave \"--\" and what follows out: flockctl %.*s", verb->name, first_form(verb),
+                 verb->synopsis);
         return false;
     }
     if (options->n_operands >= least_number && options->n_operands <= most)
         return true;
     if (options->n_operands < least_number)
-        complain("%s needs %s; it is used so: flockctl %s", verb->name, least_number == 1 ? "a name" : "more operands",
-                 verb->synopsis);
+        complain("%s needs %s; it is used so: flockctl %.*s", verb->name,
+                 least_number == 1 ? "a name" : "more operands", first_form(verb), verb->synopsis);
     else
-        complain("%s doesn't take %s; it is used so: flockctl %s", verb->name, options->operands[most], verb->synopsis);
+        complain("%s doesn't take \"%s\"; it is used so: flockctl %.*s", verb->name, options->operands[most],
+                 first_form(verb), verb->synopsis);
     return false;
 }
 
@@ -87,11 +112,11 @@ static int refuse_verb(int argc, char **argv, const char *word)
     for (int i = 1; i < argc; i++)
         command = command || strcmp(argv[i], "--") == 0;
     if (nearest)
-        complain("there is no verb %s; did you mean %s? All of them: flockctl help", word, nearest->name);
+        complain("there is no verb \"%s\"; did you mean %s? All of them: flockctl help", word, nearest->name);
     else if (command)
-        complain("there is no verb %s; did you mean: flockctl acquire %s -- ...", word, word);
+        complain("there is no verb \"%s\"; did you mean: flockctl acquire %s -- ...", word, word);
     else
-        complain("there is no verb %s; all of them: flockctl help", word);
+        complain("there is no verb \"%s\"; all of them: flockctl help", word);
     return EXIT_OURS;
 }
 
@@ -132,9 +157,10 @@ static void open_standard_files(void)
 
 int main(int argc, char **argv)
 {
-    struct options options = {0};
+    struct options options = {.line = argv + 1};
     if (fcntl(STDIN_FILENO, F_GETFD) < 0 || fcntl(STDOUT_FILENO, F_GETFD) < 0 || fcntl(STDERR_FILENO, F_GETFD) < 0)
         open_standard_files();
+    signals_survive_size_limit();
     int at = options_parse_global(argc, argv, &options);
     if (at < 0)
         return EXIT_OURS;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,24 +20,11 @@
 #include "supervise.h"
 
 #define COPY_PATIENCE_MS 1000
+#define NAMED 5 /* stragglers */
 
 /* ---- before anything is waited for ---- */
 
-static void complain_of_missing_command(const struct options *options, const char *verb, const char *example,
-                                        size_t first)
-{
-    char *words = NULL;
-    size_t size;
-    FILE *out = open_memstream(&words, &size);
-    for (size_t i = first; out && i < options->n_operands; i++)
-        fprintf(out, " %s", options->operands[i]);
-    bool written = out && fclose(out) == 0;
-    complain("%s needs \"--\" before the command; for example: flockctl %s --%s", verb, example,
-             written && *words ? words : " COMMAND");
-    free(words);
-}
-
-static int choose_command(struct job *job, const struct options *options, const char *verb, const char *example)
+static int choose_command(struct job *job, const struct options *options, const char *verb)
 {
     char *shell[] = {(char *)"sh", (char *)"-c", (char *)options->shell, NULL};
     memcpy(job->shell, shell, sizeof shell);
@@ -46,11 +34,11 @@ static int choose_command(struct job *job, const struct options *options, const 
         return EXIT_OURS;
     }
     if (!job->command) {
-        complain_of_missing_command(options, verb, example, strchr(example, ' ') ? 1 : 0);
+        complain_of_missing_dashes(options, verb);
         return EXIT_OURS;
     }
     if (!job->command[0]) {
-        complain("there is no command behind \"--\"; for example: flockctl %s -- COMMAND", example);
+        complain_of_line(options, "there is no command behind \"--\"");
         return EXIT_OURS;
     }
     return 0;
@@ -60,6 +48,15 @@ static int check_output(const struct options *options)
 {
     if (options->output && (options->out || options->err)) {
         complain("--output is for both streams; give either that, or --stdout and --stderr");
+        return EXIT_OURS;
+    }
+    if (options->detach && (options->output || options->out || options->err)) {
+        complain(
+            "%s ends with flockctl, and what --detach leaves alone would die of its next output; redirect instead: "
+            "-- sh -c '... >FILE 2>&1'",
+            options->output ? "--output"
+            : options->out  ? "--stdout"
+                            : "--stderr");
         return EXIT_OURS;
     }
     if (options->output_limit && !options->output && !options->out && !options->err) {
@@ -87,10 +84,10 @@ static int read_deadline(struct job *job)
     return 0;
 }
 
-int job_prepare(struct job *job, const struct options *options, const char *verb, const char *example)
+int job_prepare(struct job *job, const struct options *options, const char *verb)
 {
     *job = (struct job){.options = options, .report = -1};
-    int status = choose_command(job, options, verb, example);
+    int status = choose_command(job, options, verb);
     if (status == 0)
         status = check_output(options);
     if (status == 0)
@@ -102,12 +99,20 @@ int job_prepare(struct job *job, const struct options *options, const char *verb
     return status;
 }
 
-int job_bound_wait(const struct options *options, int64_t *wait_ms)
+int job_bound_wait(struct job *job, const struct options *options, int64_t *wait_ms)
 {
-    struct job job = {.options = options};
-    int status = read_deadline(&job);
+    *job = (struct job){.options = options, .report = -1};
+    int status = read_deadline(job);
     if (status == 0)
-        *wait_ms = job_left_ms(&job, fk_deadline_in_ms(options->wait_ms));
+        *wait_ms = job_left_ms(job, fk_deadline_in_ms(options->wait_ms));
+    return status;
+}
+
+int job_complain_of_wait(const struct job *job, int code)
+{
+    int status = complain_of(code, job->options->conflict_status);
+    if (code == -ETIMEDOUT || code == -EBUSY)
+        job_tell_late(job);
     return status;
 }
 
@@ -117,7 +122,7 @@ int64_t job_left_ms(const struct job *job, int64_t until)
     return left == FK_NEVER ? FLK_FOREVER : left;
 }
 
-static const char *deadline_name(const struct job *job)
+const char *job_deadline_name(const struct job *job)
 {
     return job->options->deadline <= job->outer ? "--deadline"
                                                 : "FLOCKCTL_DEADLINE, which the flockctl around us has set";
@@ -126,7 +131,7 @@ static const char *deadline_name(const struct job *job)
 void job_tell_late(const struct job *job)
 {
     if (job->deadline <= fk_now())
-        say("the time is over that is given by %s", deadline_name(job));
+        say("the time is over that is given by %s", job_deadline_name(job));
 }
 
 /* ---- the copies of what it prints ---- */
@@ -135,7 +140,16 @@ struct copies {
     struct fk_copy_file *files[2];
     struct fk_copy *streams[2];
     int ends[2]; /* the command's stdout and stderr; -1: ours */
+    bool one_pipe; /* ends[0] is for both */
 };
+
+/* Through one pipe what a command prints stays in its order. */
+static bool are_shown_in_one_place(void)
+{
+    struct stat out, err;
+    return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev &&
+           out.st_ino == err.st_ino;
+}
 
 static int start_copy(struct copies *copies, size_t stream, struct fk_copy_file *file)
 {
@@ -152,7 +166,8 @@ static int start_copies(struct copies *copies, const struct options *options)
         code = fk_copy_file_open(paths[1], options->output_limit, &copies->files[1]);
     if (code == 0)
         code = start_copy(copies, 0, copies->files[0]);
-    if (code == 0)
+    copies->one_pipe = one && are_shown_in_one_place();
+    if (code == 0 && !copies->one_pipe)
         code = start_copy(copies, 1, copies->files[one ? 0 : 1]);
     return code;
 }
@@ -195,25 +210,37 @@ static void tell_timeout(const struct job *job, int64_t limit_ms)
     int64_t kill_after_ms = job->options->kill_after_ms;
     signal_text(job->options->signal, name);
     time_text(limit_ms, limit);
-    if (kill_after_ms < 0)
-        say_now("%s has run for %s, the limit by %s: %s is sent to all its processes", job->command[0], limit,
-                job->limit, name);
-    else
-        say_now("%s has run for %s, the limit by %s: %s is sent to all its processes, SIGKILL after %s",
-                job->command[0], limit, job->limit, name, time_text(kill_after_ms, grace));
+    bool then = kill_after_ms >= 0 && job->options->signal != SIGKILL;
+    say_now("%s has run for %s, the limit by %s: %s is sent to all its processes%s%s", job->command[0], limit,
+            job->limit, name,
+            !then                ? ""
+            : kill_after_ms == 0 ? ", SIGKILL right after it"
+                                 : ", SIGKILL after ",
+            then && kill_after_ms > 0 ? time_text(kill_after_ms, grace) : "");
+}
+
+static void tell_straggler(struct job *job, const struct fk_supervise_notice *notice)
+{
+    const char *end = job->options->kill_after_ms == 0 ? "is killed" : "is sent SIGTERM";
+    if (job->stragglers++ < NAMED)
+        say_now("pid %d (%s) has outlived the command and %s%s", (int)notice->pid, notice->command, end,
+                job->stragglers == 1 ? "; --detach leaves such processes alone" : "");
 }
 
 static void tell(const struct fk_supervise_notice *notice, void *data)
 {
-    const struct job *job = data;
+    struct job *job = data;
     char time[TIME_TEXT_SIZE];
     switch (notice->what) {
     case FK_NOTICE_TIMEOUT:
         tell_timeout(job, notice->ms);
         break;
     case FK_NOTICE_STRAGGLER:
-        say_now("pid %d (%s) has outlived the command and is sent SIGTERM; --detach leaves such processes alone",
-                (int)notice->pid, notice->command);
+        tell_straggler(job, notice);
+        break;
+    case FK_NOTICE_CLEARING:
+        if (job->stragglers > NAMED)
+            say_now("and %u more", job->stragglers - NAMED);
         break;
     case FK_NOTICE_LEFT:
         if (notice->pid)
@@ -258,7 +285,7 @@ static bool choose_limit(struct job *job, int64_t *limit_ms)
     if (left == FK_NEVER || (*limit_ms && *limit_ms <= left))
         return true;
     *limit_ms = left;
-    job->limit = deadline_name(job);
+    job->limit = job_deadline_name(job);
     return left > 0;
 }
 
@@ -281,6 +308,8 @@ static int export_deadline(const struct job *job)
 /* What the shell would say: died by signal n is 128 + n. */
 static int status_of(const struct fk_supervise_result *result)
 {
+    if (result->interrupted)
+        return EXIT_SIGNALLED + result->interrupted;
     if (result->timed_out)
         return EXIT_TIMED_OUT;
     return WIFEXITED(result->status) ? WEXITSTATUS(result->status) : EXIT_SIGNALLED + WTERMSIG(result->status);
@@ -290,6 +319,8 @@ static int status_of(const struct fk_supervise_result *result)
 static int exit_as(const struct fk_supervise_result *result, int status)
 {
     int number = WIFSIGNALED(result->status) && !result->timed_out ? WTERMSIG(result->status) : 0;
+    if (result->interrupted) /* who ended us while we ended stragglers wants the loop to end, too */
+        number = result->interrupted;
     if (number == SIGINT || number == SIGQUIT || number == SIGTERM || number == SIGHUP)
         signals_die_of(number);
     return status;
@@ -310,7 +341,7 @@ static int fail_start(int code, bool at_exec)
     return code == -ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
 }
 
-static struct fk_supervise_spec describe(const struct job *job, char *const *environment, const sigset_t *mask)
+static struct fk_supervise_spec describe(struct job *job, char *const *environment, const sigset_t *mask)
 {
     const struct options *options = job->options;
     return (struct fk_supervise_spec){
@@ -319,13 +350,13 @@ static struct fk_supervise_spec describe(const struct job *job, char *const *env
         .kill_after_ms = options->kill_after_ms,
         .signal = options->signal,
         .flags = FK_SUPERVISE_TERMINAL | (options->detach ? FK_SUPERVISE_DETACH : 0) |
-                 (options->pgrp ? FK_SUPERVISE_PGRP : 0),
+                 (options->pgrp ? FK_SUPERVISE_PGRP : 0) | (signals_size_limit_is_ours ? FK_SUPERVISE_SIZE_LIMIT : 0),
         .isolate = options->isolate,
         .cgroup = options->cgroup,
         .mask = *mask,
         .control = -1,
         .notice = tell,
-        .data = (void *)job,
+        .data = job,
     };
 }
 
@@ -335,7 +366,7 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
 {
     bool at_exec = false, in_time = true;
     int code = start_copies(copies, job->options);
-    memcpy(spec->stdio, (int[]){-1, copies->ends[0], copies->ends[1]}, sizeof spec->stdio);
+    memcpy(spec->stdio, (int[]){-1, copies->ends[0], copies->ends[copies->one_pipe ? 0 : 1]}, sizeof spec->stdio);
     if (code == 0)
         in_time = choose_limit(job, &spec->limit_ms);
     if (code == 0 && in_time)

@@ -20,14 +20,19 @@ struct job {
     int64_t deadline; /* that, or --deadline, whichever comes first; FK_NEVER */
     const struct rlimit *files; /* the limit of open files that the command gets back; NULL: ours */
     const char *limit; /* what has set the limit of the running command */
+    unsigned stragglers; /* told of so far */
 };
 
-/* 0, or the exit status after having complained. example: what stands before " -- COMMAND" in a correct line. */
-int job_prepare(struct job *job, const struct options *options, const char *verb, const char *example);
+/* 0, or the exit status after having complained. */
+int job_prepare(struct job *job, const struct options *options, const char *verb);
 /* For the verbs that wait and run nothing: options->wait_ms, or less. 0, or the exit status after having complained. */
-int job_bound_wait(const struct options *options, int64_t *wait_ms);
+int job_bound_wait(struct job *job, const struct options *options, int64_t *wait_ms);
+/* As complain_of(), of such a wait. */
+int job_complain_of_wait(const struct job *job, int code);
 /* What is left for waiting until `until`, in ms, FLK_FOREVER. */
 int64_t job_left_ms(const struct job *job, int64_t until);
+/* What the user calls the deadline. */
+const char *job_deadline_name(const struct job *job);
 /* Says that the deadline has passed, if so, and whose it was. */
 void job_tell_late(const struct job *job);
 

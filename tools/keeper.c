@@ -79,9 +79,9 @@ static int give_up(const struct options *options, int process, const struct sign
     return caught ? EXIT_SIGNALLED + caught : EXIT_OURS;
 }
 
-static int run_keeper(const struct options *options, int64_t wait_ms, int process, int parent,
-                      const struct signals *signals)
+static int run_keeper(const struct job *job, int64_t wait_ms, int process, int parent, const struct signals *signals)
 {
+    const struct options *options = job->options;
     struct verdict verdict = {0};
     struct flk_hold *hold = NULL;
     int cancel = make_cancel(parent, process, signals->fd);
@@ -91,6 +91,8 @@ static int run_keeper(const struct options *options, int64_t wait_ms, int proces
     verdict.status = cancel < 0 ? EXIT_OURS : acquire_names(options, wait_ms, &cancel, &hold, &cancelled);
     if (cancelled)
         verdict.status = give_up(options, process, signals);
+    else if (!hold && verdict.status == options->conflict_status)
+        job_tell_late(job);
     if (hold) {
         acquire_tell(hold, options);
         memcpy(verdict.id, flk_hold_id(hold), sizeof verdict.id);
@@ -128,10 +130,11 @@ static int wait_for_keeper(int keeper)
 
 int keeper_start(struct options *options)
 {
+    struct job job;
     struct signals signals;
     struct rlimit limit;
     int64_t wait_ms;
-    int status = job_bound_wait(options, &wait_ms);
+    int status = job_bound_wait(&job, options, &wait_ms);
     if (status)
         return status;
     int ends[2], process = pidfd_open(options->while_pid, 0);
@@ -156,5 +159,5 @@ int keeper_start(struct options *options)
     acquire_raise_limit(&limit);
     if (signals_block(&signals, false) < 0)
         _exit(EXIT_OURS);
-    _exit(run_keeper(options, wait_ms, process, ends[1], &signals));
+    _exit(run_keeper(&job, wait_ms, process, ends[1], &signals));
 }

@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,7 +126,8 @@ bool parse_time(const char *text, int64_t *ms)
         *ms = FLK_FOREVER;
         return true;
     }
-    const char *end = *text >= '0' && *text <= '9' ? take_digits(text, &whole) : NULL;
+    bool begins = (*text >= '0' && *text <= '9') || (*text == '.' && text[1] >= '0' && text[1] <= '9');
+    const char *end = begins ? take_digits(text, &whole) : NULL;
     if (!end)
         return false;
     const char *fraction = *end == '.' && end[1] >= '0' && end[1] <= '9' ? end + 1 : NULL;
@@ -208,7 +210,7 @@ static bool take_number(const char *what, const char *text, unsigned long least,
 {
     if (parse_number(text, least, most, value))
         return true;
-    complain("%s is not %s; give a number from %lu to %lu", text, what, least, most);
+    complain("\"%s\" is not %s; give a number from %lu to %lu", text, what, least, most);
     return false;
 }
 
@@ -216,7 +218,7 @@ static bool take_time(const char *what, const char *text, int64_t *ms)
 {
     if (parse_time(text, ms))
         return true;
-    complain("%s is not a time for %s; give one like 1.5, 250ms, 30s, 2m, 1h, 1d or forever", text, what);
+    complain("\"%s\" is not a time for %s; give one like 1.5, 250ms, 30s, 2m, 1h, 1d or forever", text, what);
     return false;
 }
 
@@ -242,7 +244,7 @@ static bool take_size(const char *text, uint64_t *size)
 {
     if (parse_size(text, size))
         return true;
-    complain("%s is not a size for --output-limit; give one like 4096, 10K, 5M or 2G", text);
+    complain("\"%s\" is not a size for --output-limit; give one like 4096, 10K, 5M or 2G", text);
     return false;
 }
 
@@ -250,7 +252,7 @@ static bool take_signal(const char *text, int *number)
 {
     if (parse_signal(text, number))
         return true;
-    complain("%s is not a signal; give one like TERM, INT or 15 (all of them: kill -l)", text);
+    complain("\"%s\" is not a signal; give one like TERM, INT or 15 (all of them: kill -l)", text);
     return false;
 }
 
@@ -331,8 +333,10 @@ static bool take_value(struct options *options, int which, const char *text)
     unsigned long number;
     switch (which) {
     case OPT_DIR:
+        if (!*text)
+            complain("--dir is empty; give it the path of a directory, or leave it out");
         options->dir = text;
-        return true;
+        return *text;
     case 'q':
         message_quiet = true;
         message_verbose = false;
@@ -440,21 +444,131 @@ static void select_options(struct grammar *grammar, unsigned groups, char mode)
     *letter = '\0';
 }
 
-static void complain_of_option(const char *verb, int which, const char *word)
+/* The options that begin as word does; how many. */
+static size_t list_meant(const struct grammar *grammar, const char *word, char *list, size_t size)
 {
+    size_t length = strcspn(word, "="), count = 0, used = 0;
+    list[0] = '\0';
+    for (const struct option *option = grammar->longs; option->name; option++) {
+        if (length < 3 || strncmp(option->name, word + 2, length - 2) != 0)
+            continue;
+        if (used < size)
+            used += (size_t)snprintf(list + used, size - used, "%s--%s", count ? ", " : "", option->name);
+        count++;
+    }
+    return count;
+}
+
+/* word: the one of the line that getopt refused; it may have several letters. */
+static void complain_of_option(const struct grammar *grammar, const char *verb, int which, const char *word)
+{
+    char shown[3] = {'-', (char)optopt, '\0'}, meant[512];
+    const char *gap = *verb ? " " : "";
+    bool is_long = word[1] == '-';
+    size_t count = is_long ? list_meant(grammar, word, meant, sizeof meant) : 0;
     if (which == ':')
-        complain("%s needs a value; see flockctl %s%s--help", word, verb, *verb ? " " : "");
-    else if (optopt > 0 && optopt < 256 && word[0] == '-' && word[1] != '-')
-        complain("-%c isn't an option of flockctl%s%s; see flockctl %s%s--help", optopt, *verb ? " " : "", verb, verb,
-                 *verb ? " " : "");
+        complain("%s needs a value; see flockctl %s%s--help", is_long ? word : shown, verb, gap);
+    else if (!is_long)
+        complain("%s isn't an option of flockctl%s%s; see flockctl %s%s--help", shown, gap, verb, verb, gap);
+    else if (count > 1)
+        complain("%s is short for several options: %s; say which", word, meant);
+    else if (count == 1)
+        complain("%s takes no value; leave \"%s\" out", meant, strchrnul(word, '='));
     else
-        complain("%s isn't an option of flockctl%s%s, or not the only one that begins so; see flockctl %s%s--help",
-                 word, *verb ? " " : "", verb, verb, *verb ? " " : "");
+        complain("%s isn't an option of flockctl%s%s; see flockctl %s%s--help", word, gap, verb, verb, gap);
+}
+
+/* ---- the line as it should be ---- */
+
+static void put_word(FILE *out, const char *word)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"; /* to every shell */
+    if (*word && word[strspn(word, plain)] == '\0') {
+        fprintf(out, " %s", word);
+        return;
+    }
+    fputs(" '", out);
+    for (; *word; word++)
+        fputs(*word == '\'' ? "'\\''" : (char[]){*word, '\0'}, out);
+    fputs("'", out);
+}
+
+static void put_line(FILE *out, const struct options *options)
+{
+    bool name_is_missing = options->takes_names && options->n_operands == 0 && !options->command_word;
+    for (char **word = options->line; *word; word++) {
+        if (options->command && word + 1 == options->command && name_is_missing)
+            fputs(" NAME", out);
+        if (word == options->command_word)
+            fputs(" --", out);
+        put_word(out, *word);
+    }
+    if (!options->command && name_is_missing)
+        fputs(" NAME", out);
+    if (!options->command && !options->command_word)
+        fputs(" --", out);
+    if (!options->command_word && !(options->command && *options->command))
+        fputs(" COMMAND", out);
+}
+
+void complain_of_line(const struct options *options, const char *what)
+{
+    char *line = NULL;
+    size_t size;
+    FILE *out = open_memstream(&line, &size);
+    if (out)
+        put_line(out, options);
+    if (out && fclose(out) == 0)
+        complain("%s; for example: flockctl%s", what, line);
+    free(line);
+}
+
+void complain_of_missing_dashes(const struct options *options, const char *verb)
+{
+    char what[64];
+    snprintf(what, sizeof what, "%s needs \"--\" before the command", verb);
+    complain_of_line(options, what);
+}
+
+static unsigned group_of(int which)
+{
+    for (size_t i = 0; i < TABLE_SIZE; i++)
+        if (table[i].option.val == which)
+            return table[i].group;
+    return 0;
+}
+
+/* Options after which COMMAND isn't to come. */
+static bool replaces_command(int which)
+{
+    return which == 'c' || which == 'h' || which == OPT_VERSION ||
+           !(group_of(which) & (GROUP_GLOBAL | GROUP_WAIT | GROUP_SLOTS | GROUP_LOCK | GROUP_RUN));
+}
+
+/* Finds where COMMAND seems to begin. True: that is so, and what comes there are options of its own as likely as ours. */
+static bool lacks_dashes(int argc, char **argv, const struct grammar *grammar, struct options *options)
+{
+    size_t names = options->takes_names ? 1 : 0, operands = 0;
+    int which;
+    opterr = 0;
+    optind = 0; /* glibc: start anew, after the GLOBAL options were parsed */
+    while ((which = getopt_long(argc, argv, grammar->letters, grammar->longs, NULL)) != -1) {
+        bool bad = which == '?' || which == ':';
+        if (which == 1 && operands++ == names)
+            options->command_word = argv + optind - 1;
+        else if (bad)
+            return options->command_word != NULL;
+        else if (which != 1 && replaces_command(which))
+            return false;
+    }
+    return options->command_word != NULL;
 }
 
 static void set_defaults(struct options *options)
 {
     const char *dir = options->dir;
+    char **line = options->line;
     bool help = options->help, version = options->version;
     *options = (struct options){.wait_ms = FLK_FOREVER,
                                 .conflict_status = EXIT_NOT_ACQUIRED,
@@ -463,6 +577,7 @@ static void set_defaults(struct options *options)
                                 .deadline = FK_NEVER,
                                 .signal = SIGTERM,
                                 .dir = dir,
+                                .line = line,
                                 .help = help,
                                 .version = version};
 }
@@ -470,8 +585,9 @@ static void set_defaults(struct options *options)
 bool options_parse(int argc, char **argv, unsigned groups, struct options *options)
 {
     struct grammar grammar;
-    int end = 1, which;
+    int end = 1, at = 1, which;
     set_defaults(options);
+    options->takes_names = groups & GROUP_SLOTS;
     while (end < argc && strcmp(argv[end], "--") != 0)
         end++;
     options->command = end < argc ? argv + end + 1 : NULL;
@@ -481,13 +597,17 @@ bool options_parse(int argc, char **argv, unsigned groups, struct options *optio
         return false;
     }
     select_options(&grammar, groups, '-');
+    if (!options->command && groups & GROUP_RUN && lacks_dashes(end, argv, &grammar, options)) {
+        complain_of_missing_dashes(options, argv[0]);
+        return false;
+    }
     opterr = 0;
-    optind = 0; /* glibc: start anew, after the GLOBAL options were parsed */
-    while ((which = getopt_long(end, argv, grammar.letters, grammar.longs, NULL)) != -1) {
+    optind = 0; /* glibc: start anew */
+    for (; (which = getopt_long(end, argv, grammar.letters, grammar.longs, NULL)) != -1; at = optind) {
         if (which == 1) {
             options->operands[options->n_operands++] = optarg;
         } else if (which == '?' || which == ':') {
-            complain_of_option(argv[0], which, argv[optind - 1]);
+            complain_of_option(&grammar, argv[0], which, argv[at]);
             return false;
         } else if (!take_value(options, which, optarg)) {
             return false;
@@ -500,15 +620,16 @@ bool options_parse(int argc, char **argv, unsigned groups, struct options *optio
 int options_parse_global(int argc, char **argv, struct options *options)
 {
     struct grammar grammar;
-    int which;
+    int at = 1, which;
     select_options(&grammar, GROUP_GLOBAL, '+');
     opterr = 0;
-    while ((which = getopt_long(argc, argv, grammar.letters, grammar.longs, NULL)) != -1) {
+    for (; (which = getopt_long(argc, argv, grammar.letters, grammar.longs, NULL)) != -1; at = optind) {
         if (which == '?' || which == ':') {
-            complain_of_option("", which, argv[optind - 1]);
+            complain_of_option(&grammar, "", which, argv[at]);
             return -1;
         }
-        take_value(options, which, optarg);
+        if (!take_value(options, which, optarg))
+            return -1;
     }
     return optind;
 }

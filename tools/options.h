@@ -48,6 +48,9 @@ struct options {
     char **operands;
     size_t n_operands;
     char **command; /* behind "--"; NULL: there is no "--" */
+    char **line;         /* all that stands behind "flockctl", as it was typed */
+    char **command_word; /* in it, without a "--": where COMMAND seems to begin; NULL: nowhere */
+    bool takes_names;    /* which stand before COMMAND */
 };
 
 /* What stands between argv[0], the verb, and the first "--". Keeps what options_parse_global() put there. False: it has
@@ -56,7 +59,11 @@ bool options_parse(int argc, char **argv, unsigned groups, struct options *optio
 /* GLOBAL options before the verb; the index of the verb in argv (argc: there is none), or -1. */
 int options_parse_global(int argc, char **argv, struct options *options);
 
-/* 1.5, 250ms, 30s, 2m, 1h, 1d, forever; in ms, rounded up. False: not a time. */
+/* Of a line without a command; what is missing of NAME, "--" and COMMAND is put where it belongs. */
+void complain_of_line(const struct options *options, const char *what);
+void complain_of_missing_dashes(const struct options *options, const char *verb);
+
+/* 1.5, .5, 250ms, 30s, 2m, 1h, 1d, forever; in ms, rounded up. False: not a time. */
 bool parse_time(const char *text, int64_t *ms);
 /* 10, 10K, 5M, 2G; K is 1024. False: not a size. */
 bool parse_size(const char *text, uint64_t *size);

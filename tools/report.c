@@ -3,21 +3,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "json.h"
 #include "message.h"
 
 int report_open(const char *path)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
-    if (fd < 0)
-        complain("can't open the report %s: %s", path, strerrordesc_np(errno));
-    return fd;
+    int fd = fk_fd_open_output(path, O_APPEND);
+    if (fd == -ENXIO)
+        complain("can't open the report %s: nobody reads from it; start its reader first, or name a file", path);
+    else if (fd < 0)
+        complain("can't open the report %s: %s; check the path, and who may write there", path, strerrordesc_np(-fd));
+    return fd < 0 ? -1 : fd;
 }
 
 /* ---- the line ---- */
@@ -93,13 +97,15 @@ void report_write(struct report *report, int fd, const char *path, char *const *
     if (out)
         put_line(out, report->text, command, started_ms, status, result);
     bool made = out && fclose(out) == 0;
+    signal(SIGPIPE, SIG_IGN); /* a FIFO's reader may have gone: that is told like a full disk */
     ssize_t written = made ? write(fd, line, size) : -1;
     if (!made)
         complain("can't write the report %s: out of memory", path);
     else if (written < 0)
-        complain("can't write the report %s: %s", path, strerrordesc_np(errno));
+        complain("can't write the report %s: %s%s", path, strerrordesc_np(errno),
+                 errno == ENOSPC || errno == EDQUOT ? "; free some space there" : "");
     else if ((size_t)written < size)
-        complain("can't write the report %s: there is no room for the whole line", path);
+        complain("can't write the report %s: there is no room for the whole line; free some space there", path);
     free(line);
     free(report->text);
 }

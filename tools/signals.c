@@ -14,6 +14,13 @@ static bool is_ignored(int number)
     return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
+bool signals_size_limit_is_ours;
+
+void signals_survive_size_limit(void)
+{
+    signals_size_limit_is_ours = signal(SIGXFSZ, SIG_IGN) == SIG_DFL;
+}
+
 /* Blocked, an ignored one would come nevertheless. */
 static void list_ours(sigset_t *ours, bool stops)
 {

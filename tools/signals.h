@@ -14,6 +14,10 @@ struct signals {
     sigset_t before; /* the mask that we were started with, and that COMMAND gets */
 };
 
+/* A limit of file sizes (ulimit -f) is to be an error of ours, not our death. */
+void signals_survive_size_limit(void);
+extern bool signals_size_limit_is_ours; /* the command gets it back */
+
 /* 0, or a negative errno. stops: TSTP is among them. */
 int signals_block(struct signals *signals, bool stops);
 /* One that is pending, or 0; takes it. */

@@ -37,8 +37,8 @@ static bool parse_want(const char *operand, const struct options *options, struc
     } else if (parse_number(colon + 1, 1, FLK_SLOTS_MAX, &count)) {
         want->count = (unsigned)count;
     } else {
-        complain("%s is not a count in %s; give NAME:COUNT with a number from 1 to %u, or all", colon + 1, operand,
-                 FLK_SLOTS_MAX);
+        complain("\"%s\" is not a count in \"%s\"; give NAME:COUNT with a number from 1 to %u, or all", colon + 1,
+                 operand, FLK_SLOTS_MAX);
         return false;
     }
     return true;
@@ -165,8 +165,6 @@ static int acquire_and_run(struct job *job)
 static int run_acquire(struct options *options)
 {
     struct job job;
-    char example[FLK_NAME_MAX + 32];
-    snprintf(example, sizeof example, "acquire %.220s", options->n_operands ? options->operands[0] : "NAME");
     if (options->while_pid) {
         bool command = options->command || options->shell;
         if (command || options->needs_command) {
@@ -176,7 +174,7 @@ static int run_acquire(struct options *options)
         }
         return check_operands(&verb_acquire, options, 1, SIZE_MAX) ? keeper_start(options) : EXIT_OURS;
     }
-    int status = job_prepare(&job, options, "acquire", example);
+    int status = job_prepare(&job, options, "acquire");
     if (status == 0 && !check_operands(&verb_acquire, options, 1, SIZE_MAX))
         status = EXIT_OURS;
     return status ? status : acquire_and_run(&job);
@@ -202,10 +200,11 @@ const struct verb verb_acquire = {
         "      --probe CMD             must succeed under the lock, before COMMAND; else exit status 69\n"
         "      --probe-timeout TIME    how long the probe may take (default 10s)\n" RUN_HELP
         "      --while PID             no command: hold until process PID ends; print the id and return once it is "
-        "held\n"
-        "\n"
-        "Example: run the container tests of two suites one after the other\n"
-        "  flockctl acquire podman -- ./container-tests\n",
+        "held\n" EXIT_STATUS_HELP(
+            "69 the probe failed; 75 not acquired; ") "\n"
+                                                      "Example: run the container tests of two suites one after the "
+                                                      "other\n"
+                                                      "  flockctl acquire podman -- ./container-tests\n",
     .groups = GROUP_WAIT | GROUP_SLOTS | GROUP_LOCK | GROUP_RUN | GROUP_WHILE,
     .run = run_acquire,
 };

@@ -48,7 +48,7 @@ static int run_help(struct options *options)
     const struct verb *verb = find_verb(options->operands[0]);
     if (!verb) {
         const struct verb *nearest = nearest_verb(options->operands[0]);
-        complain("there is no verb %s%s%s; all of them: flockctl help", options->operands[0],
+        complain("there is no verb \"%s\"%s%s; all of them: flockctl help", options->operands[0],
                  nearest ? "; did you mean " : "", nearest ? nearest->name : "");
         return EXIT_OURS;
     }

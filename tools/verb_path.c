@@ -17,7 +17,7 @@ static int print_paths(const struct options *options, const char *path, unsigned
     }
     if (options->n_operands == 2) {
         if (!parse_number(options->operands[1], 0, slots - 1, &slot)) {
-            complain("%s has no slot %s; it has 0 to %u", options->operands[0], options->operands[1], slots - 1);
+            complain("%s has no slot \"%s\"; it has 0 to %u", options->operands[0], options->operands[1], slots - 1);
             return EXIT_OURS;
         }
         printf("%s/slots/%lu\n", path, slot);

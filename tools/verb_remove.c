@@ -11,14 +11,15 @@ static int run_remove(struct options *options)
 {
     if (!check_operands(&verb_remove, options, 1, SIZE_MAX))
         return EXIT_OURS;
+    struct job job;
     int64_t wait_ms;
-    int status = job_bound_wait(options, &wait_ms);
+    int status = job_bound_wait(&job, options, &wait_ms);
     if (status)
         return status;
     for (size_t i = 0; i < options->n_operands; i++) {
         int code = flk_row_remove(options->operands[i], wait_ms);
         if (code < 0)
-            status = complain_of(code, options->conflict_status);
+            status = job_complain_of_wait(&job, code);
     }
     return status;
 }

@@ -13,15 +13,16 @@ static int run_resize(struct options *options)
     if (!check_operands(&verb_resize, options, 2, 2))
         return EXIT_OURS;
     if (!parse_number(options->operands[1], 1, FLK_SLOTS_MAX, &slots)) {
-        complain("%s is not a number of slots; give one from 1 to %u", options->operands[1], FLK_SLOTS_MAX);
+        complain("\"%s\" is not a number of slots; give one from 1 to %u", options->operands[1], FLK_SLOTS_MAX);
         return EXIT_OURS;
     }
+    struct job job;
     int64_t wait_ms;
-    int status = job_bound_wait(options, &wait_ms);
+    int status = job_bound_wait(&job, options, &wait_ms);
     if (status)
         return status;
     int code = flk_row_resize(options->operands[0], (unsigned)slots, wait_ms);
-    return code < 0 ? complain_of(code, options->conflict_status) : 0;
+    return code < 0 ? job_complain_of_wait(&job, code) : 0;
 }
 
 const struct verb verb_resize = {

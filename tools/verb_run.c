@@ -7,7 +7,7 @@
 static int run_run(struct options *options)
 {
     struct job job;
-    int status = job_prepare(&job, options, "run", "run");
+    int status = job_prepare(&job, options, "run");
     if (status == 0 && !check_operands(&verb_run, options, 0, 0))
         status = EXIT_OURS;
     return status ? status : job_run(&job, NULL, NULL);
@@ -20,9 +20,9 @@ const struct verb verb_run = {
     .help = "Runs COMMAND and exits with its status. When it ends, or when its time is over, all processes that it has "
             "left are\n"
             "ended too, wherever they have hidden.\n"
-            "\n" RUN_HELP "\n"
-            "Example: at most ten minutes, then five seconds to clean up\n"
-            "  flockctl run --timeout 10m -k 5 -- make check\n",
+            "\n" RUN_HELP EXIT_STATUS_HELP("") "\n"
+                                               "Example: at most ten minutes, then five seconds to clean up\n"
+                                               "  flockctl run --timeout 10m -k 5 -- make check\n",
     .groups = GROUP_RUN,
     .without_locks = true,
     .run = run_run,

@@ -8,7 +8,7 @@
 
 static int run_version(struct options *options)
 {
-    if (!check_operands(&verb_version, options, 0, SIZE_MAX))
+    if (!options->version && !check_operands(&verb_version, options, 0, 0))
         return EXIT_OURS;
     printf("flockctl %s\n", flk_version());
     return 0;

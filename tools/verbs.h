@@ -35,6 +35,10 @@ extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_
     "      --report FILE           append a line of JSON: command, status, exit, signal, timed_out, waited_ms, ran_ms,\n" \
     "                              user_ms, system_ms, max_rss_kib, stragglers, left, id, slots, started\n"
 
+#define EXIT_STATUS_HELP(BEFORE)                                                                                       \
+    "\nExit status: COMMAND's own, 128+n died by signal n; " BEFORE "124 its time ran out;\n"                          \
+    "125 flockctl failed; 126, 127 COMMAND can't be run.\n"
+
 extern const struct verb verb_supervise; /* hidden: in no list, not suggested */
 
 /* All of them, and a NULL. */

@@ -28,9 +28,9 @@ bad 125 'podman has 2 slots, not 3' path --slots 3 podman
 is "$(slots_of podman)" 2 "still two"
 fine "the largest" define large --slots 4096
 is "$(slots_of large)" 4096 "has 4096 slots"
-bad 125 '4097 is not a number of slots.*from 1 to 4096' define other --slots 4097
-bad 125 '0 is not a number of slots' define other --slots 0
-bad 125 '2x is not a number of slots' define other --slots 2x
+bad 125 '"4097" is not a number of slots.*from 1 to 4096' define other --slots 4097
+bad 125 '"0" is not a number of slots' define other --slots 0
+bad 125 '"2x" is not a number of slots' define other --slots 2x
 bad 125 "isn't defined.*flockctl define other --slots N" acquire other:2 -- true
 bad 125 "isn't defined" acquire other:all -- true
 ok "none of these made it" [ ! -e "$FLOCKCTL_DIR/rows/other" ]
@@ -47,8 +47,8 @@ fine "to one" resize podman 1
 run flockctl acquire -n --shared --slots 1 podman -- true
 is "$status" 0 "a row of one, which can be shared"
 bad 125 "other isn't defined.*flockctl define other" resize other 2
-bad 125 '0 is not a number of slots' resize podman 0
-bad 125 '4097 is not a number of slots.*1 to 4096' resize podman 4097
+bad 125 '"0" is not a number of slots' resize podman 0
+bad 125 '"4097" is not a number of slots.*1 to 4096' resize podman 4097
 hold h podman
 run flockctl resize -n podman 2
 is "$status" 75 "held and -n: 75"
@@ -86,8 +86,8 @@ $FLOCKCTL_DIR/rows/three/slots/1
 $FLOCKCTL_DIR/rows/three/slots/2" "several slots: one a line"
 run flockctl path three 2
 is "$out" "$FLOCKCTL_DIR/rows/three/slots/2" "path NAME K: that one"
-bad 125 'three has no slot 3; it has 0 to 2' path three 3
-bad 125 'three has no slot one' path three one
+bad 125 'three has no slot "3\"; it has 0 to 2' path three 3
+bad 125 'three has no slot "one\"' path three one
 is "$(stat -c %a "$FLOCKCTL_DIR" "$FLOCKCTL_DIR/rows" "$FLOCKCTL_DIR/rows/x" "$FLOCKCTL_DIR/rows/x/slots/0" "$FLOCKCTL_DIR/rows/x/latch" | tr '\n' ' ')" \
     "700 700 700 1600 1600 " "directories are 0700, files 0600 with the sticky bit"
 (umask 777 && flockctl acquire masked -- true)
@@ -149,7 +149,8 @@ is "$(printf '%s\n' "$out" | head -n 1)" "$FLOCKCTL_DIR" "and then"
 like "$out" '^chosen: FLOCKCTL_DIR' "why"
 is "$(printf '%s\n' "$out" | grep -c -e XDG_RUNTIME_DIR -e '/run/user/')" 2 "and the other candidates"
 run flockctl --dir "$T/d" dir
-like "$out" "^chosen: --dir" "--dir goes before FLOCKCTL_DIR"
+like "$out" "^chosen: --dir " "--dir goes before FLOCKCTL_DIR"
+unlike "$out" flk_ "without a name of C"
 is "$(cd "$T" && flockctl --dir d -q dir)" "$T/d" "a relative one is made absolute"
 is "$(flockctl --dir "$T/d//" -q dir)" "$T/d" "slashes at its end don't matter"
 mkdir -m 700 "$T/runtime"

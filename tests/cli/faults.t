@@ -23,6 +23,10 @@ b" 'a b' 'a*' 'ä' "$(repeat n 201)"; do
     run flockctl resize "$name" 2
     like "$status $err" '^125 flockctl: .*name' "  so does resize"
 done
+bad 125 'name "../x" has "/" at position 3; ' acquire ../x -- true
+bad 125 'name "a.x1b.m" has ".x1b" at position 2; ' acquire "a${escape}[m" -- true
+bad 125 "name .$(repeat n 40).\.\.\. has 201 bytes; at most 200" acquire "$(repeat n 201)" -- true
+bad 125 "name .$(repeat n 40).\.\.\. has .\*. at position 60; " acquire "$(repeat n 59)*" -- true
 run flockctl acquire "$(repeat n 200)" A-Z_a.z@0+9 -- true
 is "$status|$err" "0|" "a name of 200 bytes, and one of all kinds"
 is "$(ls "$FLOCKCTL_DIR/rows" | wc -l)" 2 "no bad name has made a row"
@@ -31,15 +35,15 @@ is "$(ls "$FLOCKCTL_DIR/rows" | wc -l)" 2 "no bad name has made a row"
 
 ok "a row of two" flockctl define two --slots 2
 for count in '' 0 -1 +1 1x 1.5 0x2 4097 99999999999999999999 ALL ' 1'; do
-    bad 125 "is not a count in two:.*; .*NAME:COUNT .*1 to 4096, or all" acquire "two:$count" -- true
+    bad 125 "is not a count in .two:.*; .*NAME:COUNT .*1 to 4096, or all" acquire "two:$count" -- true
 done
 bad 125 'two has 2 slots, so 3 can.t be had; .*flockctl resize two 3' acquire two:3 -- true
-bad 125 'the name two... has a byte 0x3a at position 4; ' acquire two:1:2 -- true
+bad 125 'the name "two:1" has ":" at position 4; ' acquire two:1:2 -- true
 bad 125 'name is empty' acquire :2 -- true
 for slots in '' 0 -1 1x 4097 99999999999999999999; do
     bad 125 'is not a number of slots; .*from 1 to 4096' acquire --slots="$slots" x -- true
 done
-for time in '' -1 +1 1e3 0x10 1. .5 '1 s' s 1w 1S nan inf 1.5.5 99999999999999999999 9223372036854775807d; do
+for time in '' -1 +1 1e3 0x10 1. . .s '1 s' s 1w 1S nan inf 1.5.5 99999999999999999999 9223372036854775807d; do
     bad 125 'is not a time for --wait; .*250ms' acquire --wait="$time" x -- true
 done
 for number in '' -1 256 x 1x; do
@@ -56,6 +60,8 @@ hold h two:2
 bad 125 '' acquire x two:3 -- true
 let_go h
 nothing_left two
+bad 125 '3 of 2 slots of new can.t be had; ask for fewer' acquire --slots 2 new:3 -- true
+ok "which makes no row" [ ! -e "$FLOCKCTL_DIR/rows/new" ]
 
 # ---- COMMAND ----
 
@@ -66,15 +72,15 @@ printf 'echo "ran $0 $*"\n' >"$T/no_first_line"
 chmod +x "$T/no_interpreter" "$T/no_first_line" "$T/empty"
 # A directory of PATH that is closed to us would make another error of it.
 PATH=/usr/bin:/bin
-bad 127 'command no-such-command wasn.t found in PATH; ' acquire x -- no-such-command
-bad 127 "command $T/nowhere wasn.t found; " acquire x -- "$T/nowhere"
-bad 127 'command  wasn.t found' acquire x -- ''
-bad 126 "command $T/not executable can.t be run: .*chmod" acquire x -- "$T/not executable"
-bad 126 "command $T can.t be run: " acquire x -- "$T"
-bad 127 "$T/no_interpreter can.t be run: .*the interpreter $T/no/interpreter, which isn.t there; " acquire x -- "$T/no_interpreter"
+bad 127 'command "no-such-command" wasn.t found in PATH; ' acquire x -- no-such-command
+bad 127 "command .$T/nowhere. wasn.t found; " acquire x -- "$T/nowhere"
+bad 127 'command "" wasn.t found' acquire x -- ''
+bad 126 "command .$T/not executable. can.t be run: .*chmod" acquire x -- "$T/not executable"
+bad 126 "command .$T. can.t be run: " acquire x -- "$T"
+bad 127 "$T/no_interpreter. can.t be run: .*the interpreter $T/no/interpreter, which isn.t there; " acquire x -- "$T/no_interpreter"
 run env PATH="$T:$PATH" "$FLOCKCTL" acquire x -- no_interpreter
 is "$status" 127 "the same through PATH"
-like "$err" 'command no_interpreter .*interpreter.*; ' "  with the same reason"
+like "$err" 'command "no_interpreter" .*interpreter.*; ' "  with the same reason"
 run flockctl acquire x -- "$T/no_first_line" a 'b c'
 is "$status|$out" "0|ran $T/no_first_line a b c" "a script without #! is run by sh"
 run flockctl acquire x -- "$T/empty"
@@ -95,16 +101,17 @@ bad_root() {
 mkdir -m 700 "$T/real"
 ln -s real "$T/link"
 : >"$T/file"
-mkdir -m 755 "$T/open"
+mkdir -m 755 "$T/open" "$T/flockctl-open"
 mkdir -m 600 "$T/shut"
-bad_root "$T/link is a symbolic link.*; remove it or choose" "$T/link"
+bad_root "$T/link is a symbolic link.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/link"
 bad_root "$T/link is a symbolic link" "$T/link/"
-bad_root "$T/file is not a directory.*; " "$T/file"
-bad_root "$T/open has mode 0755.*chmod 700 $T/open" "$T/open"
-bad_root "$T/shut has mode 0600.*chmod 700 $T/shut" "$T/shut"
+bad_root "$T/file is not a directory.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/file"
+bad_root "$T/open has mode 0755.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/open"
+bad_root "$T/shut has mode 0600.*; choose another directory .--dir or FLOCKCTL_DIR.$" "$T/shut"
+bad_root "$T/flockctl-open has mode 0755.*; choose another.*, or, if it is for locks alone: chmod 700 $T/flockctl-open$" "$T/flockctl-open"
 bad_root "$T/no/parent: the directory above it isn.t there; " "$T/no/parent"
 bad_root "too long; choose a shorter one" "/$(repeat d 4000)"
-bad_root 'name of the lock directory is empty' ''
+bad_root '--dir is empty' ''
 is "$(ls -A "$T/real" "$T/open" "$T/shut" 2>/dev/null | grep -v :)" "" "nothing has been made in them"
 run env -C "$T/open" "$FLOCKCTL" --dir ../relative -q acquire -s x -- sh -c 'cd / && "$FLOCKCTL" -q acquire -n x -- true'
 is "$status" 35 "a relative --dir is the same directory for the command, wherever it goes"
@@ -123,9 +130,22 @@ mkdir -m 700 "$T/rowless"
 : >"$T/rowless/rows"
 bad_root "$T/rowless/rows" "$T/rowless"
 
+# ---- a limit of file sizes ----
+
+err=$( (ulimit -f 0; exec "$FLOCKCTL" --dir "$T/small" acquire x -- true) 2>&1) || status=$?
+like "$status $err" '^125 flockctl: .*File too large' "ulimit -f 0: an error, not a death by SIGXFSZ"
+err=$( (ulimit -f 0; exec "$FLOCKCTL" run -- sh -c ': >"$T/size"; exec head -c 1000 /dev/zero >"$T/size"') 2>&1)
+is $? 153 "  but the command's death, as without us"
+
 # ---- descriptors ----
 
 ok "a row of eight" flockctl define eight --slots 8
+ok "and one of 4096" flockctl define all --slots 4096
+err=$( (ulimit -n 100; exec "$FLOCKCTL" acquire all:all -- true) 2>&1) || status=$?
+is "$status" 125 "more slots than descriptors: 125"
+like "$err" '^flockctl: can.t open slot [0-9]+ of all: .*ulimit -n' "  which says what to raise"
+err=$( (ulimit -n 100; exec "$FLOCKCTL" acquire all:20 -- true) 2>&1)
+is "$?|$err" "0|" "some of such a row can be had"
 hold h x
 for limit in 3 4 5 6 7 8 9 10 11 12 14 16 20; do
     for arguments in "free" "eight:all" "free eight:5" "-w 20ms x"; do

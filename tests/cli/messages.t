@@ -137,16 +137,16 @@ let_go h
 
 # ---- verbs ----
 
-bad 125 'there is no verb aquire; did you mean acquire' aquire x -- true
-bad 125 'there is no verb pat; did you mean path' pat x
-bad 125 'there is no verb podman; did you mean: flockctl acquire podman -- ' podman -- run
-bad 125 'there is no verb frobnicate; all of them: flockctl help' frobnicate
+bad 125 'there is no verb "aquire"; did you mean acquire' aquire x -- true
+bad 125 'there is no verb "pat"; did you mean path' pat x
+bad 125 'there is no verb "podman"; did you mean: flockctl acquire podman -- ' podman -- run
+bad 125 'there is no verb "frobnicate"; all of them: flockctl help' frobnicate
 bad 125 'flockctl acquire NAME -- COMMAND' -q
-bad 125 'no verb acquir; did you mean acquire' help acquir
-bad 125 "no verb a.x1b" "a$escape"
+bad 125 'no verb "acquir"; did you mean acquire' help acquir
+bad 125 'no verb "a.x1b"' "a$escape"
 bad 125 'supervise is for programs that use libflockctl' supervise
 bad 125 'supervise is for programs that use libflockctl' supervise 1
-bad 125 'no verb supervis; all of them' supervis
+bad 125 'no verb "supervis"; all of them' supervis
 unlike "$(flockctl help)" supervise "help doesn't list it"
 for verb in acquire define resize remove path dir status holders evict help version; do
     run flockctl help $verb
@@ -155,6 +155,8 @@ for verb in acquire define resize remove path dir status holders evict help vers
     [ $verb = help ] || [ "$verb" = version ] || is "$(flockctl $verb --help)" "$out" "  $verb --help is the same"
     is "$(flockctl help | grep -c "^  $verb ")" 1 "  and help lists it"
 done
+like "$(flockctl help acquire)" '^Exit status: .* 69 .* 75 .* 124 ' "help acquire has the exit statuses"
+like "$(flockctl help run)" '^Exit status: .* 124 ' "help run too"
 is "$(flockctl --help)" "$(flockctl help)" "--help is help"
 is "$(flockctl --version)" "$(flockctl version)" "--version is version"
 like "$(flockctl --version)" '^flockctl [0-9]+\.[0-9]+\.[0-9]+' "which is three numbers"
@@ -166,7 +168,14 @@ is "$status" 0 "an option behind -- is the command's"
 bad 125 '--frobnicate isn.t an option of flockctl acquire.*--help' acquire --frobnicate x -- true
 bad 125 '-z isn.t an option of flockctl acquire.*--help' acquire -z x -- true
 bad 125 '--frobnicate isn.t an option of flockctl.*--help' --frobnicate acquire x -- true
-bad 125 '--sh.*isn.t an option.*or not the only one' acquire --sh x -- true
+bad 125 '--sh is short for several options: --shared, --shell; say which$' acquire --sh x -- true
+bad 125 '--nonblock takes no value; leave "=3" out$' acquire --nonblock=3 x -- true
+bad 125 '-z isn.t an option of flockctl acquire; ' acquire x y -nz -- true
+bad 125 '-w needs a value' acquire x -nw -- true
+bad 125 '"" is not a time for --wait' acquire -w '' x -- true
+bad 125 '"" is not a count in "x:"; ' acquire x: -- true
+bad 125 '--dir is empty; give it the path' --dir= run -- true
+bad 125 '--dir is empty; give it the path' run --dir '' -- true
 bad 125 '-w needs a value' acquire x -w -- true
 bad 125 '--label needs a value' acquire x --label -- true
 bad 125 'isn.t an option of flockctl define' define x --slots 1 --nonblock
@@ -175,14 +184,40 @@ bad 125 'acquire needs "--".*flockctl acquire x -- true$' acquire x true
 bad 125 'acquire needs "--".*flockctl acquire x -- COMMAND$' acquire x
 bad 125 'acquire needs "--".*flockctl acquire NAME -- COMMAND$' acquire
 bad 125 'no command behind "--".*flockctl acquire x -- COMMAND' acquire x --
-bad 125 'acquire needs a name.*acquire .*NAME' acquire -- true
+bad 125 'acquire needs a name; it is used so: flockctl acquire .OPTION.... NAME.:COUNT.... -- COMMAND .ARG....$' acquire -- true
+
+# ---- a line without its "--": as it was meant, for a shell ----
+
+# meant LINE ARGUMENT...
+meant() {
+    meant_line=$1
+    shift
+    run flockctl "$@"
+    is "$status|$err" "125|flockctl: ${meant_verb:-acquire} needs \"--\" before the command; for example: flockctl $meant_line" "meant: $meant_line"
+}
+meant "acquire -n db -- echo hi" acquire -n db echo hi
+meant "acquire db -w 1 -- make -j8 all" acquire db -w 1 make -j8 all
+meant "acquire db -- make -w soon" acquire db make -w soon
+meant "--dir 'a b' acquire -l 'it'\\''s' x -- 'echo;' ''" --dir 'a b' acquire -l "it's" x 'echo;' ''
+meant "acquire NAME -- COMMAND" acquire
+meant "acquire -w 3 x -- COMMAND" acquire -w 3 x
+meant_verb=run
+meant "run --timeout 1s -- make check -j8" run --timeout 1s make check -j8
+meant "run -k 1 -- make --frobnicate=2" run -k 1 make --frobnicate=2
+bad 125 '-j isn.t an option of flockctl run' run -j8 make
+bad 125 'no command behind "--"; for example: flockctl acquire -n NAME -- COMMAND$' acquire -n --
+run flockctl acquire x y -n -c 'echo "$FLOCKCTL_NAME"'
+is "$status|$out" "0|x y" "with -c it isn't missing"
+bad 125 'no verb "acq"; did you mean acquire' acq db -- true
+bad 125 'no verb "re"; did you mean: flockctl acquire re' re -- true
+bad 125 'version doesn.t take "x"' version x
 bad 125 '-c and "-- COMMAND" can.t both' acquire x -c true -- true
 bad 125 'runs no command' define x --slots 1 -- true
 bad 125 'define needs the number of slots: flockctl define x --slots N' define x
-bad 125 "define doesn't take y" define x y --slots 1
+bad 125 "define doesn't take .y." define x y --slots 1
 bad 125 'resize needs more operands.*NAME N' resize x
 bad 125 'path needs a name' path
-bad 125 "dir doesn't take x" dir x
+bad 125 "dir doesn't take .x." dir x
 bad 125 'two:0.*NAME:COUNT.*all' acquire two:0 -- true
 run flockctl acquire x "$(printf 'echo\033')"
 unlike "$err" "$control" "what was typed is escaped too"

@@ -38,22 +38,22 @@ chmod +x "$T/no_interpreter" "$T/dos" "$T/fine"
 # A directory of PATH that is closed to us would make another error of it.
 whole_path=$PATH
 PATH=/usr/bin:/bin
-bad 127 'command no-such-command wasn.t found in PATH; check the spelling' run -- no-such-command
-bad 127 "command $T/nowhere wasn.t found; check the path" run -- "$T/nowhere"
-bad 127 "command $T/no_interpreter can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/interpreter, which isn.t there; " run -- "$T/no_interpreter"
+bad 127 'command "no-such-command" wasn.t found in PATH; check the spelling' run -- no-such-command
+bad 127 "command .$T/nowhere. wasn.t found; check the path" run -- "$T/nowhere"
+bad 127 "command .$T/no_interpreter. can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/interpreter, which isn.t there; " run -- "$T/no_interpreter"
 bad 127 "first line of $T/dos ends with a carriage return.* remove it" run -- "$T/dos"
 run env PATH="$T:$PATH" "$FLOCKCTL" run -- no_interpreter
-like "$err" "^flockctl: the command no_interpreter can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/inter" "the same through PATH"
+like "$err" "^flockctl: the command .no_interpreter. can.t be run: the first line of $T/no_interpreter names the interpreter $T/no/inter" "the same through PATH"
 run flockctl run -- "$T/fine" x
 is "$status|$out" "0|ran x" "an interpreter that is there"
 run flockctl run --output "$T/both" -- no-such-command
 is "$status" 127 "with a copy of the output it's the same"
 PATH=$whole_path
-bad 126 "command $T can.t be run: it isn.t an executable file" run -- "$T"
+bad 126 "command .$T. can.t be run: it isn.t an executable file" run -- "$T"
 bad 125 'run needs "--" before the command; for example: flockctl run -- true' run true
 bad 125 'run needs "--".*flockctl run -- COMMAND$' run
 bad 125 'no command behind "--"; for example: flockctl run -- COMMAND' run --
-bad 125 "run doesn't take x" run x -- true
+bad 125 "run doesn't take .x." run x -- true
 bad 125 '-c and "-- COMMAND" can.t both' run -c true -- true
 bad 125 "isn't an option of flockctl run" run --slots 2 -- true
 bad 125 "isn't an option of flockctl run" run --probe true -- true
@@ -160,12 +160,16 @@ run flockctl acquire --probe 'echo "$FLOCKCTL_NAME" >"$T/probed"; cat >>"$T/prob
 is "$status|$out|$err" "0|x|" "a probe comes before the command, with its environment, and an empty stdin"
 run flockctl acquire -s --probe '"$FLOCKCTL" acquire -n x -- true 2>"$T/refused"; echo $? >"$T/probed"' x -- cat "$T/probed"
 is "$out" 35 "under the lock: what is shared around it can't be had alone"
-bad 69 'probe echo one; echo two; exit 3 failed with exit status 3, so echo wasn.t started; its last line: two$' acquire --probe 'echo one; echo two; exit 3' x -- echo ran
-bad 69 'probe false failed with exit status 1, so echo wasn.t started; it has printed nothing$' acquire -E 9 --probe false x -- echo ran
+run flockctl acquire --probe 'echo one; printf "two\033\n\n"; exit 3' x -- echo ran
+is "$status|$out|$err" '69||flockctl: the probe "echo one; printf "two\033\n\n"; exit 3" failed with exit status 3, so "echo" wasn'"'"'t started; it has printed, at last:
+flockctl:   one
+flockctl:   two\x1b' "one that fails: 69, and what it has printed is shown"
+run flockctl acquire --probe 'seq 100000; exit 1' x -- echo ran
+is "$(printf '%s\n' "$err" | tail -n +2 | sed 's/^flockctl:   //' | cksum)" "$(seq 100000 | tail -c 4096 | sed 1d | cksum)" "  the last 4 KB of it, in whole lines"
+bad 69 'probe "false" failed with exit status 1, so "echo" wasn.t started; it has printed nothing$' acquire -E 9 --probe false x -- echo ran
 bad 69 'died of signal 9, ' acquire --probe 'kill -9 $$' x -- echo ran
-bad 69 'last line: line 40000$' acquire --probe 'i=0; while [ $i -lt 40000 ]; do i=$((i + 1)); echo "line $i"; done; exit 1' x -- echo ran
-bad 69 "wasn't done in 100 ms, .*last line: begun$" acquire --probe 'echo begun; sleep 1000' --probe-timeout 0.1 x -- echo ran
-bad 69 "wasn't done in" acquire --probe 'sleep 1000' --deadline 0.1 x -- echo ran
+bad 69 "wasn't done in 100 ms, .*it has printed: begun$" acquire --probe 'echo begun; sleep 1000' --probe-timeout 0.1 x -- echo ran
+bad 124 'probe "sleep 1000" had not ended when the time was over that is given by --deadline, so "echo" ' acquire --probe 'sleep 1000' --deadline 0.1 x -- echo ran
 run flockctl acquire --probe 'sleep 1000 & echo $! >"$T/probed"' x -- sh -c 'read -r pid <"$T/probed"; kill -0 "$pid"'
 is "$status" 1 "what a probe leaves behind is ended before the command starts"
 rm -f "$T/probing" "$T/started"
@@ -202,7 +206,7 @@ if [ -n "$python" ]; then
 else
     skip "no Python"
 fi
-bad 125 "can't open the report $T/no/report: No such file" run --report "$T/no/report" -- echo ran
+bad 125 "can't open the report $T/no/report: No such file.*check the path" run --report "$T/no/report" -- echo ran
 if [ -w /dev/full ]; then
     run flockctl run --report /dev/full -- sh -c 'exit 6'
     is "$status" 6 "a report that can't be written changes no status"
@@ -225,6 +229,21 @@ run flockctl run --output-limit 1K --stdout "$T/one" -- seq 1000
 is "$(printf '%s\n' "$out" | wc -l)" 1000 "--output-limit: all is shown"
 is "$(head -c 1024 "$T/one" | cksum)" "$(seq 1000 | head -c 1024 | cksum)" "  so much is copied"
 
+run sh -c '"$FLOCKCTL" run --output "$T/both" -- sh -c "i=0; while [ \$i -lt 200 ]; do echo \$i; i=\$((i + 1)); echo \$i >&2; i=\$((i + 1)); done" 2>&1'
+is "$out" "$(seq 0 199)" "both shown in one place: in the order in which they were printed"
+is "$(cat "$T/both")" "$out" "  in the copy, too"
+
+mkfifo "$T/fifo"
+bad 125 "can't open $T/fifo for the copy of the output: nobody reads from it" run --output "$T/fifo" -- echo ran
+bad 125 "can't open the report $T/fifo: nobody reads from it" run --report "$T/fifo" -- echo ran
+exec 8<>"$T/fifo"
+run flockctl run --output "$T/fifo" --report "$T/fifo" -- echo shown
+read -r line <&8
+is "$status|$out|$line" "0|shown|shown" "a FIFO with a reader is a file like any other"
+exec 8<&-
+bad 125 "redirect instead" run --detach --output "$T/a" -- true
+bad 125 "--stderr ends with flockctl" run --detach --stderr "$T/a" -- true
+
 # Somebody who doesn't read what is shown, and doesn't go away either.
 mkfifo "$T/unread"
 exec 8<>"$T/unread"
@@ -238,7 +257,7 @@ exec 8>&-
 
 bad 125 'give either that, or --stdout and --stderr' run --output "$T/a" --stdout "$T/b" -- true
 bad 125 'there is none; give --output FILE' run --output-limit 3K -- true
-bad 125 '3X is not a size' run --output-limit 3X --output "$T/a" -- true
+bad 125 '"3X" is not a size' run --output-limit 3X --output "$T/a" -- true
 bad 125 "$T/no/copy" run --output "$T/no/copy" -- true
 run flockctl -q acquire -n --output "$T/untouched" x -- true
 hold h x
@@ -257,7 +276,7 @@ case $status in
     is "$status" 124 "  whose command has a limit too"
     run flockctl run --isolate pid -- sh -c 'kill -TERM $$'
     is "$status" 143 "  and may die of a signal, as flockctl does then"
-    bad 127 "nowhere wasn.t found" run --isolate pid -- "$T/nowhere"
+    bad 127 "nowhere. wasn.t found" run --isolate pid -- "$T/nowhere"
     run flockctl run --isolate pid -- sh -c 'exit 130'
     is "$status" 130 "  or exit so"
     ;;

@@ -82,6 +82,25 @@ else
     skip "no script(1) here, to have a terminal"
 fi
 
+# ---- while it ends stragglers ----
+
+# The first straggler line says that the command has ended and the others were sent SIGTERM.
+end_stragglers() {
+    background loop "$FLOCKCTL" run -k 1h -- sh -c 'sh -c "trap : TERM; : >\"\$T/deaf\"; while :; do sleep 0.05; done" &
+        while [ ! -e "$T/deaf" ]; do sleep 0.01; done; exit 3'
+    wait_for '[ -s "$T/loop.err" ]'
+    kill -$1 "$loop_pid"
+}
+end_stragglers INT
+reap loop
+is "$status" 130 "INT while it ends stragglers: they are killed, and it dies of that, not of the command's status"
+like "$err" 'at once: SIGKILL is sent to all' "  which is said"
+rm "$T/deaf"
+end_stragglers TERM
+wait_for 'kill -TERM "$loop_pid" 2>/dev/null; ! tap_runs "$loop_pid"'
+reap loop
+is "$status" 143 "TERM: the same"
+
 # ---- while it waits ----
 
 signal_waiter() {

@@ -27,6 +27,8 @@ run flockctl run --timeout 0 -- sleep 0.05
 is "$status|$err" "0|" "--timeout 0: no limit"
 run flockctl run --timeout forever --deadline forever -- sh -c 'echo "[${FLOCKCTL_DEADLINE-}]"'
 is "$status|$out" "0|[]" "forever: none either"
+run flockctl run --timeout .05s -- sleep 1000
+is "$status" 124 ".05s is a time, too"
 run flockctl run --timeout 20 -- sh -c 'exit 3'
 is "$status|$err" "3|" "in time: the command's status"
 run flockctl run --timeout 0.1 -- sh -c 'trap "echo cleaned; exit 3" TERM; while :; do sleep 0.02; done'
@@ -51,6 +53,7 @@ run flockctl run --timeout 0.1 --signal SIGUSR1 -- sh -c 'trap "echo USR1; exit"
 is "$status|$out" "124|USR1" "--signal SIGUSR1"
 run flockctl run --timeout 0.1 --signal 9 -- sh -c 'trap "" TERM; sleep 1000'
 is "$status" 124 "--signal 9"
+like "$err" ': SIGKILL is sent to all its processes$' "  is said once"
 run flockctl run --timeout 0.1 --signal RTMIN+1 -- sleep 1000
 is "$status" 124 "--signal RTMIN+1"
 before=$(now_ms)
@@ -61,6 +64,7 @@ like "$err" 'left after 200 ms: SIGKILL is sent to all' "  which is said"
 run flockctl run --timeout 0.1 -k 0 -- sh -c 'trap "" TERM; while :; do sleep 0.1; done'
 is "$status" 124 "-k 0: killed at once"
 unlike "$err" 'left after' "  without a grace"
+like "$err" 'SIGTERM is sent to all its processes, SIGKILL right after it$' "  which is said"
 run flockctl run --timeout 0.1 -- sh -c 'kill -STOP $$'
 is "$status" 124 "a command that is stopped can be ended, too"
 run flockctl run --timeout 0.1 -k 5 -- sh -c 'sh -c "kill -STOP \$\$" & wait'
@@ -154,8 +158,9 @@ run flockctl run --timeout 0.5 -- "$FLOCKCTL" acquire x -- true
 is "$status" 75 "a nested wait ends with the time of the one around it"
 like "$err" 'time is over that is given by FLOCKCTL_DEADLINE' "  and says why"
 for verb in "resize x 2" "remove x" "acquire --while $$ x"; do
-    run flockctl run --timeout 0.2 -- sh -c '"$FLOCKCTL" '"$verb"'; echo $?'
+    run flockctl run --timeout 1 -- sh -c '"$FLOCKCTL" '"$verb"'; echo $?'
     is "$status|$out" "0|75" "the same for $verb"
+    like "$err" 'time is over that is given by FLOCKCTL_DEADLINE' "  and says why"
 done
 let_go h
 
@@ -179,11 +184,12 @@ is "$status|$out" "0|ran" "an empty one is none"
 
 # ---- wrong ----
 
-bad 125 '-1 is not a time for --timeout' run --timeout -1 -- true
-bad 125 '1e3 is not a time for --deadline' run --deadline 1e3 -- true
-bad 125 'soon is not a time for --kill-after' run -k soon -- true
-bad 125 'FOO is not a signal; ' run --signal FOO -- true
-bad 125 '99 is not a signal; ' run --signal 99 -- true
+bad 125 '"-1" is not a time for --timeout' run --timeout -1 -- true
+bad 125 '"1e3" is not a time for --deadline' run --deadline 1e3 -- true
+bad 125 '"." is not a time for --timeout' run --timeout . -- true
+bad 125 '"soon" is not a time for --kill-after' run -k soon -- true
+bad 125 '"FOO" is not a signal; ' run --signal FOO -- true
+bad 125 '"99" is not a signal; ' run --signal 99 -- true
 
 nothing_left x
 done_testing

@@ -105,9 +105,9 @@ is "$(tickets x)" 0 "nobody is left in the queue"
 gone=$p_pid
 bad 125 "no process $gone to hold it for: No such process" acquire --while "$gone" x
 is "$(tickets x)" 0 "nobody queues for a process that is gone"
-bad 125 '0 is not a process id' acquire --while 0 x
-bad 125 'me is not a process id' acquire --while me x
-bad 125 '-1 is not a process id' acquire --while=-1 x
+bad 125 '"0" is not a process id' acquire --while 0 x
+bad 125 '"me" is not a process id' acquire --while me x
+bad 125 '"-1" is not a process id' acquire --while=-1 x
 bad 125 'leave the command out' acquire --while 1 x -- true
 bad 125 'leave the command out' acquire --while 1 x -c true
 bad 125 'leave --detach out' acquire --while 1 --detach x

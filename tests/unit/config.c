@@ -118,6 +118,17 @@ static void lines(void)
     check_bad("bad = 2\n");
     check_bad("b/d slots=2\n");
     check_bad("other slots=x\nbad slots=2\n");
+    check_bad("bad values=a,b\n");
+    ok(strstr(flk_error_detail(), "\"values=\" isn't known") != NULL, "an unknown setting is named");
+    check_bad("bad slots=2\r\n");
+    ok(strstr(flk_error_detail(), "carriage return") != NULL, "so is a carriage return");
+    use("a slots=1\nb slots=2\na slots=1\n");
+    is_int(fk_config_look_up("a", &entry), -EINVAL, "a name that is declared twice is refused");
+    ok(strstr(flk_error_detail(), ".conf:3: ") && strstr(flk_error_detail(), "line 1 "), "with both lines: %s",
+       flk_error_detail());
+    is_int((int)slots_of("b"), 2, "which is no matter for other names");
+    setenv("FLOCKCTL_CONFIG", test_path("."), 1);
+    is_int(fk_config_look_up("a", &entry), -EISDIR, "a directory is none: %s", flk_error_detail());
 }
 
 int main(void)

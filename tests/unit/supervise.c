@@ -111,7 +111,7 @@ static int find_nothing(void *data)
     struct fk_supervise_spec spec = spec_of(nowhere);
     (void)data;
     MUST(fk_supervise(&spec, &result, &at_exec) == -ENOENT && at_exec);
-    MUST(strstr(flk_error_detail(), "/no/such/command wasn't found"));
+    MUST(strstr(flk_error_detail(), "/no/such/command\" wasn't found"));
     spec = spec_of(no_file);
     MUST(fk_supervise(&spec, &result, &at_exec) == -EACCES && at_exec);
     MUST(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
@@ -161,7 +161,7 @@ static int end_by_control(void *data)
 
 /* ---- notices ---- */
 
-static unsigned noticed[4];
+static unsigned noticed[FK_NOTICE_KILL + 1];
 static char named[64];
 
 static void notice(const struct fk_supervise_notice *about, void *data)
@@ -181,7 +181,7 @@ static int tell_all(void *data)
     spec.notice = notice;
     spec.data = &of_us;
     MUST(run(&spec, &result) == 0 && result.stragglers == 2);
-    MUST(noticed[FK_NOTICE_STRAGGLER] == 2 && strcmp(named, "sleep 1000") == 0);
+    MUST(noticed[FK_NOTICE_STRAGGLER] == 2 && noticed[FK_NOTICE_CLEARING] == 1 && strcmp(named, "sleep 1000") == 0);
     spec.argv = SHELL("trap '' TERM; while :; do sleep 0.05; done");
     spec.limit_ms = 100;
     spec.kill_after_ms = 100;
