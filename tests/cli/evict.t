@@ -18,7 +18,7 @@ evict() {
 
 bad 125 'evict needs a name' evict -y
 bad 125 'stdin is no terminal; say --yes' evict x </dev/null
-bad 125 'FOO is not a signal' evict -y --signal FOO x
+bad 125 '"FOO" is not a signal' evict -y --signal FOO x
 evict 0 -y x
 is "$err" "flockctl: nobody has x" "nobody has it, and that is said"
 
@@ -50,8 +50,8 @@ like "$err" "pid $stubborn_pid .* is sent SIGKILL" "is killed after the grace"
 reap stubborn
 is "$status" 137 "it has died of it"
 is "$(flockctl holders x)" "" "and nothing has the lock"
-background stubborn "$FLOCKCTL" acquire -k forever x -- "$T/stubborn" stubborn
 rm -f "$T/stubborn.held"
+background stubborn "$FLOCKCTL" acquire -k forever x -- "$T/stubborn" stubborn
 has_it stubborn
 evict 0 -k 0 -y x
 reap stubborn

@@ -130,7 +130,7 @@ exec 5<&-
 reap follow
 pass "it ends when nobody reads any more"
 
-bad 125 'log doesn.t take more' log seen more
+bad 125 'log doesn.t take "more"' log seen more
 bad 125 'log --on doesn.t follow' log --on --follow
-bad 125 'log doesn.t take seen' log --on seen
+bad 125 'log doesn.t take "seen"' log --on seen
 done_testing

@@ -42,7 +42,7 @@ is "$?" 0 "neither makes it"
 run flockctl holders x
 is "$status|$out|$err" "1||" "nobody holds it"
 json_is_good "JSON of nothing"
-bad 125 'the name a' status a/b
+bad 125 'the name "a/b" has "/" at position 2' status a/b
 bad 125 'holders needs a name' holders
 bad 125 'one name.*flockctl -q status NAME' -q status
 bad 125 'one name.*flockctl -q status NAME' -q status x y

@@ -168,7 +168,6 @@ send \032
 expect Stopped
 expect READY
 send kill %1\n
-expect READY
 run "$T/both_are" ""
 send \n
 expect Terminated
