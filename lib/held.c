@@ -73,9 +73,11 @@ static void note_own(const struct fk_part *part, bool own, void *data)
 
 /* ---- what the process has inherited ---- */
 
+/* The variables may be gone (env -i, su -) while the descriptors are still there: the first has the lowest number there is for them. */
 static bool can_have_inherited(void)
 {
-    return getenv("FLOCKCTL_HELD") || getenv("FLOCKCTL_ID") || fk_hold_came_by_fork();
+    return getenv("FLOCKCTL_HELD") || getenv("FLOCKCTL_ID") || fk_hold_came_by_fork() ||
+           fcntl(FK_LOWEST_INHERITED, F_GETFD) >= 0;
 }
 
 struct descriptor {

@@ -173,12 +173,29 @@ static int list_by_parents(struct pids *list, bool children_only)
 
 /* ---- walk ---- */
 
-/* A /proc of another pid namespace speaks of other processes. */
+/* 0, and whose /proc this is. */
+static int read_self(char text[32])
+{
+    ssize_t length = readlink("/proc/self", text, 31);
+    if (length < 0)
+        return fk_fail(-ENOSYS, "/proc isn't mounted; flockctl needs it to find the command's descendants: mount it");
+    text[length] = '\0';
+    return 0;
+}
+
 int fk_tree_check(void)
 {
-    char text[32] = "";
-    if (readlink("/proc/self", text, sizeof text - 1) < 0)
-        return fk_fail(-ENOSYS, "/proc isn't mounted; flockctl needs it to find the command's descendants: mount it");
+    char text[32];
+    return read_self(text);
+}
+
+/* A /proc of another pid namespace speaks of other processes. */
+static int check_proc(void)
+{
+    char text[32];
+    int code = read_self(text);
+    if (code < 0)
+        return code;
     if (atoi(text) != getpid())
         return fk_fail(-ENOSYS, "/proc is that of another pid namespace; flockctl needs its own to find the command's "
                                 "descendants: mount a new one");
@@ -189,7 +206,7 @@ int fk_tree_check(void)
 static int list_tree(struct pids *list)
 {
     bool no_files = fk_tree_without_children_files;
-    int code = fk_tree_check();
+    int code = check_proc();
     if (code == 0)
         code = add(list, getpid());
     for (size_t i = 0; code == 0 && !no_files && i < list->count; i++)
@@ -275,7 +292,7 @@ int fk_tree_spare_children(void)
 {
     struct pids list = {0};
     bool no_files = fk_tree_without_children_files;
-    int code = fk_tree_check();
+    int code = check_proc();
     if (code == 0)
         code = add(&list, getpid());
     if (code == 0 && !no_files)

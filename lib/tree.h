@@ -13,7 +13,8 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
-/* Whether /proc is there to find a tree in. -errno. */
+/* Whether there is a /proc at all. One of another pid namespace (a command below --isolate pid, without mount) will do unless
+ * something outlives the command. -errno. */
 int fk_tree_check(void);
 /* Makes this process the one that its descendants fall to when their parent ends. -errno. */
 int fk_tree_adopt(void);

@@ -3,6 +3,10 @@
 . "$(dirname "$0")/../tap/tap.sh"
 . "$(dirname "$0")/helpers.sh"
 
+# A short path, so that no command line is cut where it is named.
+ln -s "$FLOCKCTL" "$T/flockctl"
+FLOCKCTL=$T/flockctl
+
 # ring NAME...: commands of one name each that want the next one's, all at the same time: each holds its name, and asks once all do.
 # $RING (a shell command line with $want in it) is how each asks.
 ring() {
@@ -96,6 +100,12 @@ if bash -c 'exec 200>&-' 2>/dev/null; then
 else
     skip "there is no bash to close descriptors with"
 fi
+
+# ---- the variables gone, the descriptors still there ----
+
+RING='exec env -i "$FLOCKCTL" --dir "$FLOCKCTL_DIR" acquire "$want" -- true'
+ring bare1 bare2
+is "$ring_victims $ring_done $ring_status" "1 1 35" "an environment that was cleared hides no deadlock"
 
 # ---- in another pid namespace, whose /proc nobody sees ----
 

@@ -76,8 +76,25 @@ sys.exit(subprocess.run([os.environ["FLOCKCTL"], "acquire", "-n", "x", "--"] + s
 EOF
     run timeout 20 "$FLOCKCTL" acquire x -- python3 "$T/close_fds.py" echo in
     is "$status|$out|$err" "0|in|" "Python closes what it inherits: found by ancestry"
+    cat >"$T/heir.py" <<'EOF'
+import os, subprocess
+open(os.environ["T"] + "/heir.runs", "w").close()
+open(os.environ["T"] + "/heir.go").close()
+with open(os.environ["T"] + "/heir.out", "w") as out:
+    subprocess.run([os.environ["FLOCKCTL"], "acquire", "-w", "15", "x", "--", "echo", "in"], stdout=out)
+open(os.environ["T"] + "/heir.done", "w").close()
+EOF
+    mkfifo "$T/heir.go"
+    background killed "$FLOCKCTL" acquire x -- sh -c 'python3 "$T/heir.py" & wait'
+    wait_for '[ -e "$T/heir.runs" ]'
+    kill -KILL "$killed_pid"
+    reap killed
+    timeout 10 sh -c 'echo >"$T/heir.go"'
+    wait_for '[ -e "$T/heir.done" ]'
+    is "$(cat "$T/heir.out")" in "even when the flockctl around it was killed: an heir above still has the slot"
 else
     skip "there is no python3"
+    skip "the same"
 fi
 
 # Who isn't below it isn't, even with its environment.

@@ -168,7 +168,7 @@ if "$pty" true </dev/null 2>/dev/null; then
         is "$(printf '%s\n' "$printed" | awk -v width=$width 'length > width { long++ } END { print NR, long + 0 }')" "2 0" \
             "on $width columns no line is longer"
     done
-    like "$(on_terminal 'stty cols 100; "$FLOCKCTL" status --color never long')" 'flockctl acqu?.*\.\.\.' "the command is cut"
+    like "$(on_terminal 'stty cols 100; "$FLOCKCTL" status --color never long')" '(flockctl|/).*\.\.\.' "the command is cut"
     let_go long
 
     # What it draws is read all the time, so it draws all the time.

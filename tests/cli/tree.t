@@ -173,9 +173,14 @@ END
     like "$err" "can't be ended: .*another user's" "  and named"
     kill $(printf '%s\n' "$err" | sed -n 's/^flockctl: pid \([0-9]*\) (sleep.*/\1/p')
     rm -f "$T/ran"
-    run unshare -m sh -c 'umount -l /proc; exec "$FLOCKCTL" run -- touch "$T/ran"'
-    like "$status $err" "^125 flockctl: /proc isn't mounted; " "without /proc: 125"
-    ok "  and the command isn't started" [ ! -e "$T/ran" ]
+    # A sanitizer's runtime can't start properly without /proc either.
+    if grep -q __asan_init "$FLOCKCTL"; then
+        skip "no /proc: not with AddressSanitizer"
+    else
+        run unshare -m sh -c 'umount -l /proc; exec "$FLOCKCTL" run -- touch "$T/ran"'
+        like "$status $err" "^125 flockctl: /proc isn't mounted; " "without /proc: 125"
+        ok "  and the command isn't started" [ ! -e "$T/ran" ]
+    fi
     reap hides
     if [ -e "$T/hidden" ]; then
         is "$status" 7 "a straggler that /proc hides isn't waited for"

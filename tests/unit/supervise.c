@@ -227,6 +227,8 @@ static int restore(void *data)
     sigset_t before, after;
     int descriptors = test_descriptors();
     (void)data;
+    sigemptyset(&before); /* the kernel writes a part of them only */
+    sigemptyset(&after);
     sigprocmask(SIG_BLOCK, NULL, &before);
     MUST(run(&spec, &result) == 0);
     sigprocmask(SIG_BLOCK, NULL, &after);
