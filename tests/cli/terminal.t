@@ -41,10 +41,11 @@ cat >"$T/flockctl_gets" <<'END'
 #!/bin/sh
 kill -"$1" "$(sed -n "s/flockctl's pid is //p" "$T/pids")"
 END
+# The states of both; one that has ended, whether the shell has seen that or not, has none.
 cat >"$T/both_are" <<'END'
 #!/bin/sh
 for i in $(seq 1000); do
-    states=$(for pid in $(sed 's/.*pid is //' "$T/pids"); do sed 's/.*) \(.\).*/\1/' "/proc/$pid/stat" 2>/dev/null; done | tr -d '\n')
+    states=$(for pid in $(sed 's/.*pid is //' "$T/pids"); do sed 's/.*) \(.\).*/\1/' "/proc/$pid/stat" 2>/dev/null; done | tr -d 'Z\n')
     [ "$states" != "$1" ] || exit 0
     sleep 0.01
 done
