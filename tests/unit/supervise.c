@@ -224,11 +224,9 @@ static int restore(void *data)
 {
     struct fk_supervise_result result;
     struct fk_supervise_spec spec = spec_of(SHELL("exit 0"));
-    sigset_t before, after;
+    sigset_t before = {0}, after = {0}; /* the kernel writes a part of them only */
     int descriptors = test_descriptors();
     (void)data;
-    sigemptyset(&before); /* the kernel writes a part of them only */
-    sigemptyset(&after);
     sigprocmask(SIG_BLOCK, NULL, &before);
     MUST(run(&spec, &result) == 0);
     sigprocmask(SIG_BLOCK, NULL, &after);
