@@ -561,39 +561,46 @@ static int find_by_ancestry(struct fk_row *asked, struct fk_nest **nest)
     return code;
 }
 
+/* All, or NULL. */
+static int *fetch_from_ancestors(const struct fk_row *row, const struct holding *holding)
+{
+    int *fds = no_fds(holding->n);
+    struct ancestors *ancestors = fds ? malloc(sizeof *ancestors) : NULL;
+    unsigned missing = holding->n;
+    if (ancestors)
+        list_ancestors(ancestors);
+    for (size_t i = 0; ancestors && missing > 0 && i < ancestors->n; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "/proc/%d/fd", (int)ancestors->list[i].pid);
+        FK_CLOSE_FD int pidfd = open_pidfd(ancestors->list[i].pid);
+        if (pidfd >= 0)
+            missing = look_for_fds(path, pidfd, row, holding, fds);
+    }
+    free(ancestors);
+    if (missing == 0)
+        return fds;
+    close_fds(fds, holding->n);
+    return NULL;
+}
+
 /* A command's hold whose flockctl is dead, and what ran in between has closed its copy of the descriptor; but one above us has it
  * still, and waits for us. */
 static int find_by_heir(const struct fk_row *asked, const struct entry *entry, struct fk_nest **nest)
 {
     char id[FLK_ID_SIZE];
     struct holding holding = {.n = 0};
-    int *fds = NULL;
-    unsigned missing = 1;
     snprintf(id, sizeof id, "%.*s", (int)entry->id_length, entry->id);
     struct fk_row *row = fk_registry_get(asked->text);
-    struct ancestors *ancestors = row ? malloc(sizeof *ancestors) : NULL;
     int code = row ? read_holding(row, id, &holding) : 0;
     bool told = row && code == 0 && holding.n > 0 && holding.record.nests;
-    if (told && ancestors && fk_row_is_current(row) && (fds = no_fds(holding.n))) {
-        list_ancestors(ancestors);
-        for (size_t i = 0; missing > 0 && i < ancestors->n; i++) {
-            char path[32];
-            snprintf(path, sizeof path, "/proc/%d/fd", (int)ancestors->list[i].pid);
-            FK_CLOSE_FD int pidfd = open_pidfd(ancestors->list[i].pid);
-            if (pidfd >= 0)
-                missing = look_for_fds(path, pidfd, row, &holding, fds);
-        }
-        if (missing == 0) {
-            code = make_nest(row, &holding, fds, true, nest);
-            row = NULL;
-        } else {
-            close_fds(fds, holding.n);
-        }
+    int *fds = told && fk_row_is_current(row) ? fetch_from_ancestors(row, &holding) : NULL;
+    if (fds) {
+        code = make_nest(row, &holding, fds, true, nest);
+        row = NULL;
     }
     if (row)
         fk_registry_unref(row);
     free(holding.slots);
-    free(ancestors);
     return code;
 }
 
