@@ -140,6 +140,19 @@ void fk_fd_close(int *fd)
     *fd = -1;
 }
 
+int fk_fd_open_directory(int at, const char *path, DIR **directory)
+{
+    int fd = fk_fd_open(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return fd;
+    *directory = fdopendir(fd);
+    if (*directory)
+        return 0;
+    int code = -errno;
+    fk_fd_close(&fd);
+    return code;
+}
+
 void fk_fd_close_directory(DIR *directory)
 {
     fk_fd_enter();

@@ -26,6 +26,8 @@ int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -
 /* To write to a file that the user has named; flags beside O_WRONLY. Never hangs: -ENXIO says that it is a FIFO without a reader. */
 int fk_fd_open_output(const char *path, int flags);
 void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */
+/* 0 or -errno; for fk_fd_close_directory(). The last component isn't followed. */
+int fk_fd_open_directory(int at, const char *path, DIR **directory);
 /* The same for a stream made of one of ours. */
 void fk_fd_close_directory(DIR *directory);
 void fk_fd_close_file(FILE *file);

@@ -491,13 +491,11 @@ static unsigned look_for_fds(const char *directory_path, int pidfd, const struct
                              const struct holding *holding, int *fds)
 {
     unsigned missing = holding->n;
-    int fd = fk_fd_open(AT_FDCWD, directory_path, O_RDONLY | O_DIRECTORY, 0);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    if (!directory)
-        fk_fd_close(&fd);
+    DIR *directory = NULL;
+    int opened = fk_fd_open_directory(AT_FDCWD, directory_path, &directory);
     for (unsigned i = 0; i < holding->n; i++)
         missing -= fds[i] >= 0;
-    for (struct dirent *entry; directory && missing > 0 && (entry = readdir(directory));)
+    for (struct dirent *entry; opened == 0 && missing > 0 && (entry = readdir(directory));)
         if (entry->d_name[0] != '.')
             missing -= try_fd(directory_path, entry->d_name, pidfd, row, holding, fds);
     if (directory)
@@ -659,12 +657,9 @@ bool fk_nest_clear(const struct fk_row *row, const char *id)
 void fk_nest_sweep(const struct fk_row *row)
 {
     struct fk_detail detail;
-    int fd = fk_fd_open(row->directory, "under", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    if (!directory) {
-        fk_fd_close(&fd);
+    DIR *directory;
+    if (fk_fd_open_directory(row->directory, "under", &directory) < 0)
         return;
-    }
     fk_error_save(&detail);
     for (struct dirent *entry; (entry = readdir(directory));) {
         struct holding holding;

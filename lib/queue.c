@@ -109,15 +109,12 @@ static int append(uint64_t **numbers, size_t *count, uint64_t number)
 /* All tickets below `below`, falling. */
 static int list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
 {
+    DIR *directory;
     size_t count = 0;
-    int code = 0;
     *numbers = NULL;
-    int fd = fk_fd_open(row->directory, "queue", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    if (!directory) {
-        fk_fd_close(&fd);
-        return fk_fail_errno(fd < 0 ? fd : -ENOMEM, "can't read the queue of %s", row->text);
-    }
+    int code = fk_fd_open_directory(row->directory, "queue", &directory);
+    if (code < 0)
+        return fk_fail_errno(code, "can't read the queue of %s", row->text);
     for (struct dirent *entry; code == 0 && (entry = readdir(directory));) {
         char *end;
         uint64_t number = strtoull(entry->d_name, &end, 10);

@@ -85,11 +85,8 @@ void fk_shared_end(const struct fk_row *row, const char *id, int place)
 
 static DIR *open_files(const struct fk_row *row)
 {
-    int fd = fk_fd_open(row->directory, "holders", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    if (!directory)
-        fk_fd_close(&fd);
-    return directory;
+    DIR *directory;
+    return fk_fd_open_directory(row->directory, "holders", &directory) < 0 ? NULL : directory;
 }
 
 bool fk_shared_sweep(struct fk_section *section)

@@ -64,19 +64,6 @@ static int add(struct pids *list, pid_t pid)
 
 /* ---- /proc ---- */
 
-static int open_directory(const char *path, DIR **directory)
-{
-    int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0)
-        return fd;
-    *directory = fdopendir(fd);
-    if (*directory)
-        return 0;
-    int code = -errno;
-    fk_fd_close(&fd);
-    return code;
-}
-
 /* "12 34 " may come in several pieces, cut anywhere. */
 static int add_listed(struct pids *list, int fd)
 {
@@ -103,7 +90,7 @@ static int add_children(struct pids *list, pid_t pid, bool *no_files)
     DIR *tasks;
     int code = 0;
     snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-    code = open_directory(path, &tasks);
+    code = fk_fd_open_directory(AT_FDCWD, path, &tasks);
     if (code == -EMFILE || code == -ENFILE)
         return fk_fail_errno(code, "can't read %s", path);
     if (code < 0)
@@ -135,7 +122,7 @@ static int read_families(struct family **families, size_t *count)
     DIR *proc;
     size_t size = 0;
     struct fk_proc_stat stat;
-    int code = open_directory("/proc", &proc);
+    int code = fk_fd_open_directory(AT_FDCWD, "/proc", &proc);
     if (code < 0)
         return fk_fail_errno(code, "can't read /proc");
     for (struct dirent *entry; (entry = readdir(proc));) {
