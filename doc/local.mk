@@ -1,6 +1,25 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-dist_man_MANS = doc/flockctl.1 doc/flockctl.7 doc/libflockctl.3
+# A call is described in one page of man3 and named in that page's NAME section; `make install` makes a link of each name there. The
+# program of each EXAMPLES section, between .EX and .EE, is compiled and run by tests/cli/manual.t.
+doc_man3 = \
+	doc/flk_acquire.3 \
+	doc/flk_error.3 \
+	doc/flk_hold.3 \
+	doc/flk_inspect.3 \
+	doc/flk_row.3 \
+	doc/flk_run.3 \
+	doc/libflockctl.3
+dist_man_MANS = doc/flockctl.1 doc/flockctl.7 $(doc_man3)
+EXTRA_DIST += doc/links.awk
+
+doc_man3_links = $(AWK) -f $(srcdir)/doc/links.awk $(doc_man3:%=$(srcdir)/%)
+install-data-hook:
+	@$(doc_man3_links) | while read -r page name; do \
+		echo ".so man3/$$page" >"$(DESTDIR)$(man3dir)/$$name.3" || exit; done
+uninstall-hook:
+	@$(doc_man3_links) | while read -r page name; do rm -f "$(DESTDIR)$(man3dir)/$$name.3"; done
+
 dist_doc_DATA = README NEWS doc/design.md
 
 # What isn't compiled: Makefiles, scripts.

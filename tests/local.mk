@@ -41,6 +41,7 @@ tests_cli = \
 	tests/cli/faults.t \
 	tests/cli/kill.t \
 	tests/cli/log.t \
+	tests/cli/manual.t \
 	tests/cli/messages.t \
 	tests/cli/nest.t \
 	tests/cli/nest_proof.t \
