@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +17,16 @@
 
 #include "fd.h"
 
+#define PF_EXITING 0x4u /* the kernel's linux/sched.h; proc_pid_stat(5) shows the flags */
+
 /* The command's name comes before in parentheses and may contain anything, so what counts starts after the last ')'. */
 int fk_proc_stat(pid_t pid, struct fk_proc_stat *stat)
 {
     char path[32], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if (pid)
+        snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    else
+        strcpy(path, "/proc/self/stat");
     ssize_t length = fk_fd_read_text(AT_FDCWD, path, text, sizeof text);
     if (length < 0)
         return (int)length;
@@ -36,6 +42,8 @@ int fk_proc_stat(pid_t pid, struct fk_proc_stat *stat)
         at++;
         if (field == 4)
             stat->parent = (pid_t)strtol(at, NULL, 10);
+        else if (field == 9)
+            stat->exiting = strtoul(at, NULL, 10) & PF_EXITING;
     }
     stat->start_time = strtoull(at, NULL, 10);
     return 0;
@@ -69,6 +77,19 @@ uint64_t fk_proc_namespace(pid_t pid, pid_t *inner)
         end--;
     *inner = end ? atoi(end) : 0;
     return status.st_ino;
+}
+
+bool fk_proc_is_ours(void)
+{
+    static _Atomic pid_t ours; /* the process it was found to be ours for */
+    pid_t pid = getpid();
+    char text[32] = "";
+    if (atomic_load_explicit(&ours, memory_order_relaxed) == pid)
+        return true;
+    if (readlink("/proc/self", text, sizeof text - 1) <= 0 || atoi(text) != pid)
+        return false;
+    atomic_store_explicit(&ours, pid, memory_order_relaxed);
+    return true;
 }
 
 bool fk_proc_has_ended(pid_t pid)
@@ -280,18 +301,11 @@ static int look_at_process(struct search *search, int proc, const char *number)
     return is_fatal(count) ? count : 0;
 }
 
-/* A /proc of another pid namespace speaks of other processes. */
-static bool is_our_proc(void)
-{
-    char text[32] = "";
-    return readlink("/proc/self", text, sizeof text - 1) > 0 && atoi(text) == getpid();
-}
-
 int fk_proc_find_users(struct fk_proc_file *files, size_t n_files,
                        void (*each)(const struct fk_proc_user *user, void *data), void *data)
 {
     struct search search = {.files = files, .n_files = n_files, .each = each, .data = data};
-    if (!is_our_proc())
+    if (!fk_proc_is_ours())
         return -ENOSYS;
     int fd = fk_fd_open(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY, 0), code = 0;
     DIR *proc = fd < 0 ? NULL : fdopendir(fd);

@@ -13,13 +13,17 @@
 struct fk_proc_stat {
     char state; /* R S D T Z ... */
     pid_t parent;
+    bool exiting; /* PF_EXITING: its main thread is, others may go on */
     uint64_t start_time;
 };
-/* -ENOENT, -ESRCH: it isn't there, or is hidden. */
+/* pid 0: this process, whosever /proc it is. -ENOENT, -ESRCH: it isn't there, or is hidden. */
 int fk_proc_stat(pid_t pid, struct fk_proc_stat *stat);
 
 /* Is there a flock through this descriptor of ours, or one that shares its description; is it LOCK_SH? */
 bool fk_proc_has_lock(int fd, bool *shared);
+
+/* Is /proc that of our pid namespace? Another one's speaks of other processes. Looked up once. */
+bool fk_proc_is_ours(void);
 
 /* All its threads have: state Z alone says that the main one has. */
 bool fk_proc_has_ended(pid_t pid);

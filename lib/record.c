@@ -139,24 +139,14 @@ static void get_plain(char *out, size_t size, const char *value, size_t length)
 
 static void read_line(struct fk_record *record, const char *key, size_t key_length, const char *value, size_t length)
 {
+    if (fk_owner_read_line(&record->owner, key, key_length + 1 + length))
+        return;
 #define IS(name) (key_length == sizeof(name) - 1 && memcmp(key, name, key_length) == 0)
     char number[24];
     get_plain(number, sizeof number, value, length);
     uint64_t n = strtoull(number, NULL, 10);
     if (IS("id"))
         get_plain(record->id, sizeof record->id, value, length);
-    else if (IS("pid"))
-        record->owner.pid = n > 0 && n <= INT32_MAX ? (pid_t)n : 0;
-    else if (IS("start"))
-        record->owner.start_time = n;
-    else if (IS("boot"))
-        get_plain(record->owner.boot_id, sizeof record->owner.boot_id, value, length);
-    else if (IS("pidns"))
-        record->owner.pid_ns = n;
-    else if (IS("timens"))
-        record->owner.time_ns = n;
-    else if (IS("pidfd"))
-        record->owner.pidfd_inode = n;
     else if (IS("since"))
         record->since_ns = (int64_t)n;
     else if (IS("ended"))
