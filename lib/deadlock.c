@@ -42,9 +42,12 @@ struct path {
 static struct path path_in_row(const struct fk_row_view *row, const char *below)
 {
     struct path path = {""};
+    char text[FK_ROW_PLACE_SIZE], place[FK_ROW_PLACE_SIZE];
     const char *root;
-    if (fk_root_path(&root) == 0)
-        snprintf(path.text, sizeof path.text, "%s/rows/%.*s%s", root, (int)row->length, row->path, below);
+    if (row->length >= sizeof text || fk_root_path(&root) < 0)
+        return path;
+    *(char *)mempcpy(text, row->path, row->length) = '\0';
+    snprintf(path.text, sizeof path.text, "%s%s%s", root, fk_row_place(text, place), below);
     return path;
 }
 
@@ -253,9 +256,9 @@ static void add_process(struct sentence *sentence, const struct fk_record *recor
 /* A row below a hold is called as the row that it is a part of. */
 static void add_name(struct sentence *sentence, const struct fk_row_view *row)
 {
-    const char *slash = memchr(row->path, '/', row->length);
-    add(sentence, "%.*s%s", (int)(slash ? slash - row->path : (ptrdiff_t)row->length), row->path,
-        slash ? " (nested)" : "");
+    struct fk_row_shown shown;
+    add(sentence, "%s%s", fk_row_show(row->path, row->length, &shown),
+        memchr(row->path, '/', row->length) ? " (nested)" : "");
 }
 
 /* The process that took the slot, when that isn't the one that waits with it. */

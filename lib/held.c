@@ -102,7 +102,7 @@ static bool is_held_here(int fd)
 }
 
 struct inherited {
-    char row[PATH_MAX]; /* below rows/ */
+    char row[PATH_MAX + 1]; /* its text */
     unsigned slot, slots;
     bool shared;
     unsigned long long row_inode, inode;
@@ -117,42 +117,42 @@ static char *cut(char *path)
     return slash ? slash + 1 : NULL;
 }
 
-/* "/run/flockctl/rows/NAME/slots/K", or with "/under/ID" behind the name; the directory above may be called otherwise here than it
- * was by whoever opened it. */
+/* "/run/flockctl/rows/NAME/slots/K", or with "/under/ID" behind the name, or once/KEY in place of rows/NAME; the directory above may
+ * be called otherwise here than it was by whoever opened it. */
 static bool split_path(char *path, struct inherited *found)
 {
     char *end, *slot = cut(path), *slots = slot ? cut(path) : NULL;
     if (!slots || strcmp(slots, "slots") != 0)
         return false;
     found->slot = (unsigned)strtoul(slot, &end, 10);
-    char *row = *end == '\0' ? cut(path) : NULL, *above = row ? strrchr(path, '/') : NULL;
+    char *row = *end == '\0' ? cut(path) : NULL, *above = row ? strrchr(path, '/') : NULL, *id = NULL;
     if (above && strcmp(above, "/under") == 0) {
         cut(path);
-        char *name = cut(path);
-        if (!name)
-            return false;
-        snprintf(found->row, sizeof found->row, "%s/under/%s", name, row);
-    } else if (row) {
-        snprintf(found->row, sizeof found->row, "%s", row);
+        id = row;
+        row = cut(path);
     }
     const char *rows = row ? cut(path) : NULL;
-    return rows && strcmp(rows, "rows") == 0;
+    bool output = rows && strcmp(rows, "once") == 0;
+    if (!output && (!rows || strcmp(rows, "rows") != 0))
+        return false;
+    snprintf(found->row, sizeof found->row, "%s%s%s%s", output ? (char[]){FK_OUTPUT_MARK, '\0'} : "", row,
+             id ? "/under/" : "", id ? id : "");
+    return true;
 }
 
 static bool look_at_row(struct inherited *found, const struct stat *slot)
 {
-    const char *root;
-    char path[2 * PATH_MAX], record[FK_RECORD_SIZE];
+    char path[PATH_MAX], below[32], record[FK_RECORD_SIZE];
     struct stat status;
     struct fk_latch latch;
-    if (fk_root_path(&root) < 0)
+    if (strlen(found->row) >= FK_ROW_PLACE_SIZE - sizeof "/rows/" || fk_row_path(found->row, path) < 0)
         return false;
-    snprintf(path, sizeof path, "%s/rows/%s/slots/%u", root, found->row, found->slot);
-    if (stat(path, &status) < 0 || status.st_ino != slot->st_ino || status.st_dev != slot->st_dev)
-        return false;
-    snprintf(path, sizeof path, "%s/rows/%s", root, found->row);
     FK_CLOSE_FD int directory = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    FK_CLOSE_FD int fd = directory < 0 ? -1 : fk_fd_open(directory, "latch", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    snprintf(below, sizeof below, "slots/%u", found->slot);
+    if (directory < 0 || fstatat(directory, below, &status, 0) < 0 || status.st_ino != slot->st_ino ||
+        status.st_dev != slot->st_dev)
+        return false;
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "latch", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd < 0 || fstat(directory, &status) < 0 || fk_latch_read(fd, &latch, record) < 0)
         return false;
     found->row_inode = status.st_ino;
@@ -200,7 +200,7 @@ static void write_covering_hold(const char *name, struct writing *writing)
 {
     struct fk_row *row;
     struct fk_nest *nest = NULL;
-    if (fk_row_check_name(name) < 0 || fk_row_open(name, 0, FK_ROW_LOOK, &row) < 0)
+    if (fk_row_open(name, 0, FK_ROW_LOOK, &row) < 0)
         return;
     if (fk_nest_find(row, &nest) == 1) {
         write_nest(nest, row, false, writing);

@@ -132,6 +132,7 @@ static void free_part(struct fk_part *part)
         free(part->fds);
     }
     free(part->predecessor);
+    free(part->path);
     free(part->shown);
     free(part->label);
     free(part->command);
@@ -303,7 +304,10 @@ size_t flk_hold_names(const struct flk_hold *hold)
 
 const char *flk_hold_name(const struct flk_hold *hold, size_t index)
 {
-    return index < hold->n_parts ? hold->parts[index].name : NULL;
+    if (index >= hold->n_parts)
+        return NULL;
+    const struct fk_part *part = &hold->parts[index];
+    return part->path ? part->path : part->name;
 }
 
 /* Whoever draws from a hold above is told which of that one's slots it has. */
@@ -410,13 +414,13 @@ static void put_held(FILE *out, const struct flk_hold *hold, char *const *base, 
     const char *outer = look_up(base, "FLOCKCTL_HELD"), *comma = *outer ? "," : "";
     size_t size = strlen(outer);
     for (size_t i = 0; i < hold->n_parts; i++)
-        size += hold->parts[i].count * (strlen(hold->parts[i].name) + strlen(hold->id) + 13);
+        size += hold->parts[i].count * (strlen(hold->parts[i].text) + strlen(hold->id) + 13);
     if (size > HELD_MAX)
         return;
     fprintf(out, "FLOCKCTL_HELD=%s", outer);
     for (size_t i = 0; i < hold->n_parts; i++)
         for (unsigned j = 0; j < hold->parts[i].count; j++) {
-            fprintf(out, "%s%s@%s@%d", comma, hold->parts[i].name, hold->id, *fds++);
+            fprintf(out, "%s%s@%s@%d", comma, hold->parts[i].text, hold->id, *fds++);
             comma = ",";
         }
     fputc('\0', out);
@@ -427,7 +431,7 @@ static void put_variables(FILE *out, const struct flk_hold *hold, char *const *b
 {
     fputs("FLOCKCTL_NAME=", out);
     for (size_t i = 0; i < hold->n_parts; i++)
-        fprintf(out, "%s%s", i ? " " : "", hold->parts[i].name);
+        fprintf(out, "%s%s", i ? " " : "", flk_hold_name(hold, i));
     fprintf(out, "%cFLOCKCTL_ID=%s%c", '\0', hold->id, '\0');
     fprintf(out, "FLOCKCTL_SLOT=%u%c", shown_slots(&hold->parts[0])[0], '\0');
     fputs("FLOCKCTL_SLOTS=", out);

@@ -28,7 +28,10 @@
 #define FK_LOWEST_INHERITED 200
 
 struct fk_part {
-    const char *name;
+    const char *name; /* as sentences have it */
+    const char *text; /* of the row asked for: name, but for the lock of an output */
+    const struct fk_output *output; /* whose lock it is, as long as the request lasts; NULL */
+    char *path;                     /* of that output, and behind it the text; else NULL */
     unsigned wanted, slots_wanted; /* as in struct flk_want */
     bool shared;
     int place; /* of a shared holder's record */

@@ -21,6 +21,7 @@ libflk_sources = \
 	lib/looker.h \
 	lib/manage.c \
 	lib/nest.c lib/nest.h \
+	lib/output.c lib/output.h \
 	lib/owner.c lib/owner.h \
 	lib/picture.c \
 	lib/proc.c lib/proc.h \

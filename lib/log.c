@@ -17,8 +17,8 @@
 #include "fd.h"
 #include "flockctl.h"
 #include "json.h"
-#include "latch.h"
 #include "owner.h"
+#include "row.h"
 
 #define PATIENCE (20 * FK_MS) /* for one that was stopped while it rotated */
 #define TRIES 8 /* others may rotate as often meanwhile */
@@ -60,7 +60,11 @@ static void put_number(FILE *out, const char *key, int64_t value)
 static void put_name(FILE *out, const char *row)
 {
     const char *slash = strchr(row, '/'), *id = strrchr(row, '/');
-    fprintf(out, ",\"name\":\"%.*s\"", slash ? (int)(slash - row) : (int)strlen(row), row);
+    char name[PATH_MAX];
+    snprintf(name, sizeof name, "%.*s", slash ? (int)(slash - row) : (int)strlen(row), row);
+    if (name[0] == FK_OUTPUT_MARK)
+        fk_row_output(strdupa(name), name);
+    put_string(out, "name", name);
     if (slash)
         put_string(out, "under", id + 1);
 }

@@ -5,7 +5,7 @@
  *
  *   time       ns since 1970
  *   event      wait, acquire, release, abandonment, timeout, deadlock, eviction
- *   name       and, where it draws from a hold, `under`: the id of that
+ *   name       of an output's lock its path; and, where it draws from a hold, `under`: the id of that
  *   slots      array of numbers: acquire, release
  *   wants      how many: wait, timeout, deadlock
  *   shared     true for shared ones; left out for others
@@ -35,7 +35,7 @@ struct flk_holder;
 
 struct fk_log_entry {
     const char *event;
-    const char *row; /* its text: NAME or NAME/under/ID */
+    const char *row; /* its text (row.h) */
     const unsigned *slots;
     unsigned n_slots, wants; /* 0: left out */
     bool shared;

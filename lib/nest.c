@@ -299,20 +299,20 @@ static bool read_own_link(int fd, char path[PATH_MAX], unsigned *slot)
 /* The row of that name, or below one of its holds, of which fd may be a slot. NULL: none. */
 static struct fk_row *row_of(int fd, const char *name)
 {
-    char path[PATH_MAX], tail[FLK_NAME_MAX + 32];
+    char path[PATH_MAX], place[FK_ROW_PLACE_SIZE];
     struct fk_row *row;
     unsigned slot;
     if (!read_own_link(fd, path, &slot))
         return NULL;
-    snprintf(tail, sizeof tail, "/rows/%s", name);
-    if (cut_off(path, tail))
+    fk_row_place(name, place);
+    if (cut_off(path, place))
         return fk_registry_get(name);
     char *id = strrchr(path, '/');
     if (!id)
         return NULL;
     *id++ = '\0';
-    snprintf(tail, sizeof tail, "/rows/%s/under", name);
-    return cut_off(path, tail) && fk_row_open_under(name, id, 0, NULL, &row) == 0 ? row : NULL;
+    strcat(place, "/under");
+    return cut_off(path, place) && fk_row_open_under(name, id, 0, NULL, &row) == 0 ? row : NULL;
 }
 
 /* Copies of the descriptors that the variable names for the hold, those of ours that are open. */

@@ -79,9 +79,6 @@ static struct fk_part *current_part(const struct flk_request *request)
 
 static int check_want(const struct flk_want *want)
 {
-    int code = fk_row_check_name(want->name);
-    if (code < 0)
-        return code;
     if ((want->flags & ~(unsigned)FLK_SHARED) || want->reserved0 || want->reserved[0] || want->reserved[1])
         return fk_fail(-EINVAL, "the request for %s uses something that this release doesn't know", want->name);
     if (want->slots && want->count != FLK_ALL && want->count > want->slots) /* said before it is made */
@@ -115,8 +112,11 @@ static int sort_parts(struct flk_request *request)
 static int check_wants(const struct flk_want *wants, size_t n_wants)
 {
     int code = n_wants > 0 ? 0 : fk_fail(-EINVAL, "nothing is asked for; give a name");
-    for (size_t i = 0; code == 0 && i < n_wants; i++)
-        code = check_want(&wants[i]);
+    for (size_t i = 0; code == 0 && i < n_wants; i++) {
+        code = fk_row_check_name(wants[i].name);
+        if (code == 0)
+            code = check_want(&wants[i]);
+    }
     return code;
 }
 
@@ -133,7 +133,7 @@ static int copy_wants(struct flk_request *request, const struct flk_want *wants,
     char *names = (char *)(request->parts + n_wants);
     for (size_t i = 0; i < n_wants; i++) {
         struct fk_part *part = &request->parts[i];
-        part->name = names;
+        part->name = part->text = names;
         names = stpcpy(names, wants[i].name) + 1;
         part->wanted = wants[i].count ? wants[i].count : 1;
         part->slots_wanted = wants[i].slots;
@@ -171,13 +171,10 @@ static void set_times(struct flk_request *request, int64_t timeout_ms)
     request->next_message = request->waiting ? request->started + FK_SECOND : FK_NEVER;
 }
 
-int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
-                      int64_t timeout_ms, struct flk_request **out)
+/* Of wants that have been checked. */
+static int start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,
+                 struct flk_request **out)
 {
-    fk_registry_enter();
-    int code = check_wants(wants, n_wants);
-    if (code < 0)
-        return code;
     struct flk_request *request = calloc(1, sizeof *request);
     if (!request)
         return fk_fail(-ENOMEM, "out of memory");
@@ -185,7 +182,7 @@ int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct
     request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->cancel_fd = -1;
     request->deadlock.fd = -1;
     fk_registry_users(1);
-    code = copy_wants(request, wants, n_wants);
+    int code = copy_wants(request, wants, n_wants);
     if (code == 0)
         code = copy_options(request, options);
     const struct fk_owner *self; /* looked up now, not in the latch */
@@ -203,6 +200,14 @@ int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct
     return 0;
 }
 
+int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
+                      int64_t timeout_ms, struct flk_request **out)
+{
+    fk_registry_enter();
+    int code = check_wants(wants, n_wants);
+    return code < 0 ? code : start(wants, n_wants, options, timeout_ms, out);
+}
+
 /* ---- the row of the current part ---- */
 
 static int cannot_draw(const struct flk_request *request, const struct fk_part *part, const struct fk_nest *nest)
@@ -213,6 +218,11 @@ static int cannot_draw(const struct flk_request *request, const struct fk_part *
              nest->command);
     if (request->how & FK_WHOLE_ROW)
         what = ", so the row can't be had whole meanwhile; change it outside of that command";
+    else if (part->output && !nest->shared)
+        return fk_fail(-EDEADLK, "%s builds %s, which can't be had before; a build mustn't need its own output", holder,
+                       part->name);
+    else if (part->output && !part->shared)
+        return fk_fail(-EDEADLK, "%s uses %s, so it can't be built meanwhile; build it before", holder, part->name);
     else if (nest->shared && !part->shared)
         what = " shared, so it can't be had alone meanwhile; acquire it exclusively there";
     if (what)
@@ -254,7 +264,9 @@ static int make_room(struct fk_part *part, unsigned count)
 static int open_row(struct fk_part *part)
 {
     struct fk_row *row;
-    int code = fk_row_open(part->name, part->slots_wanted, part->wanted > 1 ? FK_ROW_MAKE_DECLARED : FK_ROW_MAKE, &row);
+    enum fk_row_create create = part->wanted > 1 ? FK_ROW_MAKE_DECLARED : FK_ROW_MAKE;
+    int code = part->output ? fk_row_open_output(part->output, &row)
+                            : fk_row_open(part->name, part->slots_wanted, create, &row);
     if (code < 0)
         return code;
     code = cannot_have(part, row->slots);
@@ -288,7 +300,7 @@ static int open_nested_row(struct flk_request *request, struct fk_part *part)
         return found;
     int code = cannot_draw(request, part, part->nest);
     if (code == 0)
-        code = fk_row_open_under(part->name, part->nest->id, part->nest->slots, part->nest->numbers, &row);
+        code = fk_row_open_under(part->text, part->nest->id, part->nest->slots, part->nest->numbers, &row);
     if (code < 0)
         return code;
     part->outer = part->row;
@@ -690,7 +702,7 @@ static void note(const struct flk_request *request, const struct fk_part *part, 
         return;
     fk_log_write(&(struct fk_log_entry){
         .event = event,
-        .row = part->row ? part->row->text : part->name,
+        .row = part->row ? part->row->text : part->text,
         .slots = part->shown ? part->shown : part->slots,
         .n_slots = has ? part->count : 0,
         .wants = has ? 0 : part->row ? (unsigned)want_count(part) : part->wanted,
@@ -949,13 +961,10 @@ static int sleep_until_event(struct flk_request *request)
     return code;
 }
 
-int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, unsigned flags,
-                    int64_t timeout_ms, struct flk_hold **hold)
+/* Blocks until it is served or has failed, and ends it. */
+static int serve(struct flk_request *request, unsigned flags, struct flk_hold **hold)
 {
-    struct flk_request *request;
-    int code = flk_request_start(wants, n_wants, options, timeout_ms, &request);
-    if (code < 0)
-        return code;
+    int code;
     request->how = flags;
     request->blocking = true;
     while ((code = flk_request_step(request, hold)) == -EAGAIN) {
@@ -963,6 +972,40 @@ int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct f
         if (code < 0)
             break;
     }
+    flk_request_cancel(request);
+    return code;
+}
+
+int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, unsigned flags,
+                    int64_t timeout_ms, struct flk_hold **hold)
+{
+    struct flk_request *request;
+    int code = flk_request_start(wants, n_wants, options, timeout_ms, &request);
+    return code < 0 ? code : serve(request, flags, hold);
+}
+
+static int set_output(struct fk_part *part, const struct fk_output *output)
+{
+    part->path = malloc(strlen(output->path) + 1 + sizeof output->row);
+    if (!part->path)
+        return fk_fail(-ENOMEM, "out of memory");
+    part->text = strcpy(stpcpy(part->path, output->path) + 1, output->row);
+    part->output = output;
+    return 0;
+}
+
+int fk_acquire_output(const struct fk_output *output, bool shared, const struct flk_options *options, unsigned flags,
+                      int64_t timeout_ms, struct flk_hold **hold)
+{
+    struct flk_request *request;
+    const struct flk_want want = {.name = output->shown, .flags = shared ? FLK_SHARED : 0};
+    fk_registry_enter();
+    int code = start(&want, 1, options, timeout_ms, &request);
+    if (code < 0)
+        return code;
+    code = set_output(request->parts, output);
+    if (code == 0)
+        return serve(request, flags, hold);
     flk_request_cancel(request);
     return code;
 }

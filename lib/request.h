@@ -19,8 +19,10 @@
 #define FK_REQUEST_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "flockctl.h"
+#include "output.h"
 
 enum fk_acquire_flags {
     FK_FOR_COMMAND = 1 << 0, /* the hold is a command's: its descendants draw from it */
@@ -28,6 +30,10 @@ enum fk_acquire_flags {
 };
 int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, unsigned flags,
                     int64_t timeout_ms, struct flk_hold **hold);
+/* The lock of an output, to use it (shared) or to build it. The hold's name is the output's path. -EDEADLK, too: a command that we run
+ * under builds it, or uses it where we would build it. */
+int fk_acquire_output(const struct fk_output *output, bool shared, const struct flk_options *options, unsigned flags,
+                      int64_t timeout_ms, struct flk_hold **hold);
 
 /* How often a head was let in by its look once a second and not by an event. For the tests. */
 extern _Atomic unsigned fk_request_let_in_by_look;

@@ -77,6 +77,55 @@ int fk_row_check_name(const char *name)
     return 0;
 }
 
+/* ---- where it is ---- */
+
+const char *fk_row_place(const char *text, char place[FK_ROW_PLACE_SIZE])
+{
+    bool output = text[0] == FK_OUTPUT_MARK;
+    snprintf(place, FK_ROW_PLACE_SIZE, output ? "/once/%s" : "/rows/%s", text + output);
+    return place;
+}
+
+int fk_row_path(const char *text, char path[PATH_MAX])
+{
+    const char *root;
+    char place[FK_ROW_PLACE_SIZE];
+    int code = fk_root_path(&root);
+    if (code == 0)
+        stpcpy(stpcpy(path, root), fk_row_place(text, place));
+    return code;
+}
+
+/* In the directory that open_rows() opens for it. */
+static const char *last_part(const char *text)
+{
+    return text[0] == FK_OUTPUT_MARK ? text + 1 : text;
+}
+
+void fk_row_output(const char *text, char path[PATH_MAX])
+{
+    char row[PATH_MAX + sizeof "/output"];
+    path[0] = '\0';
+    if (fk_row_path(text, row) < 0)
+        return;
+    strcat(row, "/output");
+    if (fk_fd_read_text(AT_FDCWD, row, path, PATH_MAX) < 0)
+        path[0] = '\0';
+}
+
+const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *shown)
+{
+    char path[PATH_MAX];
+    const char *slash = memchr(text, '/', length);
+    snprintf(shown->text, sizeof shown->text, "%.*s", (int)(slash ? slash - text : (ptrdiff_t)length), text);
+    if (text[0] != FK_OUTPUT_MARK)
+        return shown->text;
+    fk_row_output(shown->text, path);
+    if (path[0])
+        fk_output_show(path, shown->text);
+    return shown->text;
+}
+
 /* ---- delete ---- */
 
 /* Deletes the directory name in parent with all in it; links are not followed. Best effort: what stays is a `.tmp.*`. */
@@ -108,14 +157,15 @@ static int make_directory(int parent, const char *name)
     return fchmodat(parent, name, 0700, 0) < 0 ? -errno : 0;
 }
 
-static int open_rows(int *rows)
+/* The directory in which that row is one entry. */
+static int open_rows(const char *text, int *rows)
 {
     const char *root;
     char path[PATH_MAX];
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
-    snprintf(path, sizeof path, "%s/rows", root);
+    snprintf(path, sizeof path, "%s/%s", root, text[0] == FK_OUTPUT_MARK ? "once" : "rows");
     int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd == -ENOENT) {
         code = make_directory(AT_FDCWD, path);
@@ -247,21 +297,38 @@ int fk_row_read_numbers(const struct fk_row *row, unsigned *numbers)
     return 0;
 }
 
-/* -EEXIST: somebody else made it meanwhile. numbers: of a row below a hold, else NULL. */
-static int make(int rows, const char *name, unsigned slots, const unsigned *numbers)
+static int write_output(int directory, const struct fk_output *output)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "output", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    return fd < 0 ? fd : fk_fd_write_at(fd, output->path, strlen(output->path), 0);
+}
+
+/* What a new row is to have. */
+struct plan {
+    unsigned slots;
+    const unsigned *numbers;        /* of a row below a hold, else NULL */
+    const struct fk_output *output; /* whose lock it is, or NULL */
+};
+
+/* -EEXIST: somebody else made it meanwhile. */
+static int make(int rows, const char *text, const struct plan *plan)
 {
     char temporary[64];
+    const char *shown = plan->output ? plan->output->shown : text;
     sweep(rows);
-    FK_CLOSE_FD int directory = build(rows, slots, temporary);
+    FK_CLOSE_FD int directory = build(rows, plan->slots, temporary);
     if (directory < 0)
-        return fk_fail_errno(directory, "can't make the row %s of %u slot%s", name, slots, slots == 1 ? "" : "s");
-    int code = numbers ? write_numbers(directory, slots, numbers) : 0;
-    if (code == 0 && renameat2(rows, temporary, rows, name, RENAME_NOREPLACE) == 0)
+        return fk_fail_errno(directory, "can't make the row %s of %u slot%s", shown, plan->slots,
+                             plan->slots == 1 ? "" : "s");
+    int code = plan->numbers ? write_numbers(directory, plan->slots, plan->numbers) : 0;
+    if (code == 0 && plan->output)
+        code = write_output(directory, plan->output);
+    if (code == 0 && renameat2(rows, temporary, rows, last_part(text), RENAME_NOREPLACE) == 0)
         return 0;
     code = code < 0 ? code : -errno;
     delete_tree(rows, temporary);
-    bool gone = numbers && code == -ENOENT;
-    return code == -EEXIST || gone ? code : fk_fail_errno(code, "can't make the row %s", name);
+    bool gone = plan->numbers && code == -ENOENT;
+    return code == -EEXIST || gone ? code : fk_fail_errno(code, "can't make the row %s", shown);
 }
 
 /* ---- open ---- */
@@ -270,24 +337,24 @@ static int make(int rows, const char *name, unsigned slots, const unsigned *numb
  * would make the kernel write finer ones at each change of it (multigrain timestamps, Linux 6.13). */
 bool fk_row_is_current(const struct fk_row *row)
 {
-    const char *root;
     char path[PATH_MAX];
     struct statx status;
-    if (fk_root_path(&root) < 0)
+    if (fk_row_path(row->text, path) < 0)
         return false;
-    stpcpy(stpcpy(stpcpy(path, root), "/rows/"), row->text);
     return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &status) == 0 && status.stx_ino == row->inode &&
            makedev(status.stx_dev_major, status.stx_dev_minor) == row->device;
 }
 
 /* Neither `remove` nor `path` can help here: they would have to take its slots and open its latch. */
-int fk_row_damaged(const char *name, const char *what)
+int fk_row_damaged(const char *text, const char *what)
 {
-    const char *root;
-    if (fk_root_path(&root) < 0)
-        root = "";
-    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s/rows/%s", name, what,
-                   root, name);
+    char path[PATH_MAX];
+    struct fk_row_shown shown;
+    if (fk_row_path(text, path) < 0)
+        path[0] = '\0';
+    if (text[0] == FK_OUTPUT_MARK)
+        text = fk_row_show(text, strlen(text), &shown);
+    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s", text, what, path);
 }
 
 /* access: O_RDWR, or O_RDONLY for those who only look. -ENOENT without a sentence. */
@@ -337,7 +404,7 @@ static int look_at_latch(struct fk_row *row)
 /* From disk. Without a sentence: -ENOENT, it isn't there; -ESTALE, it was removed or replaced while we looked. */
 static int open_from_disk(int rows, const char *name, int access, struct fk_row **out)
 {
-    FK_CLOSE_FD int directory = fk_fd_open(rows, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    FK_CLOSE_FD int directory = fk_fd_open(rows, last_part(name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (directory == -ENOENT)
         return directory;
     if (directory == -ENOTDIR || directory == -ELOOP)
@@ -371,11 +438,11 @@ int fk_row_peek(int rows, const char *path, struct fk_row **row)
     return code == -ESTALE ? -ENOENT : code;
 }
 
-int fk_row_peek_at(const char *path, struct fk_row **row)
+int fk_row_peek_at(const char *text, struct fk_row **row)
 {
     FK_CLOSE_FD int rows = -1;
-    int code = open_rows(&rows);
-    return code < 0 ? code : fk_row_peek(rows, path, row);
+    int code = open_rows(text, &rows);
+    return code < 0 ? code : fk_row_peek(rows, text, row);
 }
 
 static int decide_slots(const char *name, unsigned wanted, enum fk_row_create create, unsigned *slots)
@@ -407,7 +474,7 @@ static int fail_tries(const char *name)
 static int open_or_make(const char *name, unsigned wanted, enum fk_row_create create, struct fk_row **row)
 {
     FK_CLOSE_FD int rows = -1;
-    int code = open_rows(&rows);
+    int code = open_rows(name, &rows);
     if (code < 0)
         return code;
     for (int tries = 0; tries < TRIES; tries++) {
@@ -421,11 +488,22 @@ static int open_or_make(const char *name, unsigned wanted, enum fk_row_create cr
         unsigned slots = 0;
         code = decide_slots(name, wanted, create, &slots);
         if (code == 0)
-            code = make(rows, name, slots, NULL);
+            code = make(rows, name, &(struct plan){.slots = slots});
         if (code < 0 && code != -EEXIST)
             return code;
     }
     return fail_tries(name);
+}
+
+/* What begins with the mark may come from an environment. */
+static int check_text(const char *text, enum fk_row_create create)
+{
+    if (text[0] != FK_OUTPUT_MARK || create != FK_ROW_LOOK)
+        return fk_row_check_name(text);
+    size_t length = strlen(text);
+    return length < FK_OUTPUT_KEY_SIZE && strspn(text + 1, "0123456789abcdef-") == length - 1
+               ? 0
+               : fk_fail(-EINVAL, "that isn't the lock of an output");
 }
 
 int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **out)
@@ -440,7 +518,7 @@ int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, str
         row = NULL;
     }
     if (!row) {
-        code = fk_row_check_name(name);
+        code = check_text(name, create);
         if (code == 0)
             code = open_or_make(name, slots, create, &row);
         if (code < 0)
@@ -459,6 +537,38 @@ int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, str
     return 0;
 }
 
+/* ---- the lock of an output ---- */
+
+static int open_or_make_output(const struct fk_output *output, struct fk_row **row)
+{
+    FK_CLOSE_FD int rows = -1;
+    int code = open_rows(output->row, &rows);
+    for (int tries = 0; code == 0 && tries < TRIES; tries++) {
+        code = open_from_disk(rows, output->row, O_RDWR, row);
+        if (code == 0)
+            return 0;
+        if (code == -ENOENT)
+            code = make(rows, output->row, &(struct plan){.slots = 1, .output = output});
+        code = code == -EEXIST || code == -ESTALE ? 0 : code;
+    }
+    return code < 0 ? code : fail_tries(output->shown);
+}
+
+int fk_row_open_output(const struct fk_output *output, struct fk_row **out)
+{
+    struct fk_row *row = fk_registry_get(output->row);
+    if (!row) {
+        int code = open_or_make_output(output, &row);
+        if (code < 0)
+            return code;
+        row = fk_registry_put(row);
+        if (!row)
+            return fk_fail(-ENOMEM, "out of memory");
+    }
+    *out = row;
+    return 0;
+}
+
 /* ---- below a hold ---- */
 
 struct under_text {
@@ -468,10 +578,10 @@ struct under_text {
 static int make_under(int rows, const char *name, const char *text, unsigned slots, const unsigned *numbers)
 {
     char under[FLK_NAME_MAX + 7];
-    stpcpy(stpcpy(under, name), "/under");
+    stpcpy(stpcpy(under, last_part(name)), "/under");
     int code = make_directory(rows, under);
     if (code == 0 || code == -EEXIST)
-        code = make(rows, text, slots, numbers);
+        code = make(rows, text, &(struct plan){.slots = slots, .numbers = numbers});
     return code == -ENOENT ? -ESTALE : code;
 }
 
@@ -479,14 +589,14 @@ static int open_or_make_under(const char *name, const char *text, unsigned slots
                               struct fk_row **row)
 {
     FK_CLOSE_FD int rows = -1;
-    int code = open_rows(&rows);
+    int code = open_rows(name, &rows);
     for (int tries = 0; code == 0 && tries < TRIES; tries++) {
         code = open_from_disk(rows, text, O_RDWR, row);
         if (code == 0 || (code == -ENOENT && !numbers))
             return code;
         if (code == -ENOENT)
             code = make_under(rows, name, text, slots, numbers);
-        code = code == -EEXIST || (code == -ESTALE && faccessat(rows, name, F_OK, 0) == 0) ? 0 : code;
+        code = code == -EEXIST || (code == -ESTALE && faccessat(rows, last_part(name), F_OK, 0) == 0) ? 0 : code;
     }
     return code < 0 ? code : fail_tries(text);
 }
@@ -616,7 +726,7 @@ static int rename_away(int rows, const char *text, char temporary[64])
     char id[FLK_ID_SIZE];
     fk_id_make(id);
     snprintf(temporary, 64, TEMPORARY "%s", id);
-    return renameat2(rows, text, rows, temporary, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    return renameat2(rows, last_part(text), rows, temporary, RENAME_NOREPLACE) < 0 ? -errno : 0;
 }
 
 /* All its slots, in a section, at once. */
@@ -644,7 +754,7 @@ void fk_row_delete_idle(struct fk_row *row)
     struct fk_section section;
     char temporary[64];
     FK_CLOSE_FD int rows = -1;
-    if (open_rows(&rows) < 0 || fk_row_enter(row, 0, &section) < 0)
+    if (open_rows(row->text, &rows) < 0 || fk_row_enter(row, 0, &section) < 0)
         return;
     bool done = delete_in_section(&section, rows, temporary);
     fk_row_leave(&section);
@@ -659,7 +769,7 @@ int fk_row_delete(struct fk_row *row)
     struct fk_section section;
     char temporary[64];
     FK_CLOSE_FD int rows = -1;
-    int code = open_rows(&rows);
+    int code = open_rows(row->text, &rows);
     if (code == 0)
         code = fk_row_enter(row, FK_NEVER, &section);
     if (code < 0)
@@ -680,7 +790,7 @@ int fk_row_exchange(struct fk_row *row, unsigned slots)
     struct fk_section section;
     char temporary[64];
     FK_CLOSE_FD int rows = -1;
-    int code = open_rows(&rows);
+    int code = open_rows(row->text, &rows);
     if (code < 0)
         return code;
     sweep(rows);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A row: the directory $ROOT/rows/NAME, and what this process keeps open of it.
+/* A row: the directory $ROOT/rows/NAME, or $ROOT/once/KEY where it is the lock of an output (output.h), and what this process keeps
+ * open of it.
  *
  * On disk a row is absent, whole, or gone. It is built under a name of its own, `.tmp.ID`, whose directory its maker flocks
  * meanwhile, and appears by renameat2(RENAME_NOREPLACE); it goes by a rename to such a name and is then deleted. So a
@@ -15,12 +16,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <linux/limits.h>
 
+#include "flockctl.h"
 #include "latch.h"
+#include "output.h"
 
 struct fk_name;
 
 #define FK_SPARE_LATCHES 3
+#define FK_ROW_PLACE_SIZE (FLK_NAME_MAX + FLK_ID_SIZE + 16)
 
 struct fk_row {
     /* under the registry's mutex */
@@ -45,18 +50,32 @@ struct fk_row {
     unsigned takes; /* tries of the slot of a row of one */
     int *watches; /* a read-only descriptor of each slot's FIFO, -1: none; see slot.h */
     unsigned n_watches;
-    char text[]; /* the name; NAME/under/ID of a row below a hold */
+    char text[]; /* the name, or an output's; NAME/under/ID of a row below a hold */
 };
 
 enum fk_row_create {
-    FK_ROW_LOOK,          /* -ENOENT when it isn't there */
+    FK_ROW_LOOK,          /* -ENOENT when it isn't there; of an output's lock, too */
     FK_ROW_MAKE_DECLARED, /* makes it when its number of slots is given or in the configuration */
     FK_ROW_MAKE,          /* makes it, of one slot when nothing is said */
 };
 
 int fk_row_check_name(const char *name);
+/* Of a row, whether it is there or not; its directory in the lock directory, as a kernel's path of it ends too. */
+const char *fk_row_place(const char *text, char place[FK_ROW_PLACE_SIZE]);
+/* The same with the lock directory. */
+int fk_row_path(const char *text, char path[PATH_MAX]);
+/* The output whose lock that row is, as that file `output` tells; "": it can't be told. */
+void fk_row_output(const char *text, char path[PATH_MAX]);
+/* What people call a row: its name, or the output whose lock it is. What lies below a hold is called as what it lies below. */
+struct fk_row_shown {
+    char text[FK_OUTPUT_SHOWN_SIZE];
+};
+const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *shown);
 /* slots: 0, or the number it must have: -EUSERS. The row is the caller's until fk_registry_unref(). */
 int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **row);
+/* The lock of an output, made when it isn't there: of one slot, and with a file `output` that has the output's path, bytes as
+ * they are, for those who only have the row. */
+int fk_row_open_output(const struct fk_output *output, struct fk_row **row);
 /* The row NAME/under/ID, of which slot K is number numbers[K] of the row NAME. numbers NULL: -ENOENT without a sentence when it isn't
  * there. -ESTALE, also without: the row NAME has gone. */
 int fk_row_open_under(const char *name, const char *id, unsigned slots, const unsigned *numbers, struct fk_row **row);
@@ -66,9 +85,9 @@ bool fk_row_is_current(const struct fk_row *row); /* the one at its path */
 /* For those who only look: read-only, and entered nowhere; for fk_row_free(). path: in the directory rows, which is open. Without a
  * sentence: -ENOENT, it isn't there. */
 int fk_row_peek(int rows, const char *path, struct fk_row **row);
-int fk_row_peek_at(const char *path, struct fk_row **row); /* the same, below $ROOT/rows */
+int fk_row_peek_at(const char *text, struct fk_row **row); /* the same, of any row */
 /* -EBADMSG, with a sentence that says what is wrong and what to delete. */
-int fk_row_damaged(const char *name, const char *what);
+int fk_row_damaged(const char *text, const char *what);
 void fk_row_free(struct fk_row *row);
 /* A reference less to a copy that a fork made. */
 void fk_row_unref_copy(struct fk_row *row);

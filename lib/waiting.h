@@ -4,7 +4,7 @@
  *
  * Places of FK_WAITING_PLACE bytes. A publication takes one or several neighbours; the first begins with a mark and how many
  * they are, "+0001". Then come lines
- *     waits=INODE SLOTS TICKET COUNT MODE ROW                 the row's directory, its path below rows/, x exclusive, s shared
+ *     waits=INODE SLOTS TICKET COUNT MODE ROW                 the row's directory, its text (row.h), x exclusive, s shared
  *     holds=INODE SLOTS MODE ROW SLOT:FD:INODE...             one for each row; descriptor (-1: not known) and FIFO of each slot
  * and the record of the process (record.h).
  *

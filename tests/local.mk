@@ -18,6 +18,7 @@ tests_unit = \
 	tests/unit/latch \
 	tests/unit/log \
 	tests/unit/nest \
+	tests/unit/output \
 	tests/unit/owner \
 	tests/unit/queue \
 	tests/unit/record \
