@@ -1,53 +1,92 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* flockctl: locks and semaphores shared by the processes of one user on one machine.
+/* flockctl: locks and semaphores shared by the processes of one user on one machine. To be read from here to the
+ * end; nothing else is needed. C99 and later, C++11 and later (flockctl.hpp has the same as classes).
  *
  * THE MODEL
  *   A name stands for a row of slots: a row of one is a lock, a row of N a semaphore. A request asks for one or several
- *   slots of one or several names; what it becomes is a hold. Who can't be served at once stands in the row's queue: first
- *   come, first served, whatever each asks for. The kernel holds every lock (flock(2) on a FIFO that stays open), so a holder
- *   that is killed has released it at that moment; there is no daemon, no signal, no thread and no polling.
+ *   slots of one or several names; what it becomes is a hold. Who can't be served at once stands in the row's queue:
+ *   first come, first served, whatever each asks for. The kernel holds every lock (flock(2) on a FIFO that stays open),
+ *   so a holder that is killed has released it at that moment; there is no daemon, no signal, no thread and no polling.
+ *   A run is a command and all that it starts, looked after until nothing of it is left. The tool, flockctl(1), uses
+ *   the same locks.
  *
  * CALLING SEQUENCE
- *   struct flk_hold *hold;
- *   int code = flk_acquire("podman", 0, 30000, &hold);       // wait at most 30 s
- *   if (code < 0)
- *       errx(1, "%s", flk_error_detail());                   // says what, why, and what to do
- *   ...
- *   flk_hold_release(hold);
+ *   flk_acquire() or flk_acquire_many(), work, flk_hold_release(). In a program with a loop of its own:
+ *   flk_request_start(), poll flk_request_fd(), flk_request_step() whenever that is readable, flk_request_cancel() at
+ *   the end. Nothing has to be set up before, or taken down after.
+ *
+ * EXAMPLE
+ *   #include <err.h>
+ *   #include <flockctl.h>
+ *   #include <stdio.h>
+ *
+ *   int main(void)
+ *   {
+ *       struct flk_hold *hold;
+ *       if (flk_acquire("podman", 0, 30000, &hold) < 0)       // waits at most 30 s
+ *           errx(1, "%s", flk_error_detail());                // says what, why, and what to do
+ *       puts("I have it");
+ *       flk_hold_release(hold);
+ *   }
+ *
+ *   cc test.c $(pkg-config --cflags --libs flockctl)
  *
  * RESULTS
- *   Every int result is 0 (or a count >= 0) or a negative errno. Results go to the last parameter, written only on success.
- *   Only -EBUSY (asked not to wait), -ETIMEDOUT (deadline passed) and -ECANCELED (cancel descriptor readable) mean that
- *   somebody else has it, and -EDEADLK that waiting would never end; everything else is an error. The lock was not acquired. Errors
- *   that any call may give, beside those that it names: -EPERM or -EACCES (lock directory not safe, or not ours), -EROFS,
- *   -ENOSPC, -EDQUOT, -EMFILE, -ENFILE, -ENOMEM, -EINVAL (a name or number that can't be), -EBADMSG (a damaged file),
- *   -EPROTONOSUPPORT (directory of another release). flk_error_detail() has the sentence.
+ *   Every int result is 0 (or a count >= 0) or a negative errno. Results go to the last parameter, written only on
+ *   success. Only -EBUSY (asked not to wait), -ETIMEDOUT (deadline passed) and -ECANCELED (cancel descriptor readable)
+ *   mean that somebody else has it, and -EDEADLK that waiting would never end; everything else is an error. The lock
+ *   was not acquired. Errors that any call may give, beside those that it names: -EPERM or -EACCES (lock directory not
+ *   safe, or not ours), -EROFS, -ENOSPC, -EDQUOT, -EMFILE, -ENFILE, -ENOMEM, -EINVAL (a name or number that can't be),
+ *   -EBADMSG (a damaged file), -EPROTONOSUPPORT (directory of another release). flk_error_detail() has the sentence.
+ *   The library never prints, exits, or changes signals, working directory or umask.
+ *
+ * SPECIFICATIONS
+ *   In the structs that callers fill, zero is the default everywhere, and what is reserved must be 0 (else -EINVAL), so
+ *   that an older library refuses what it doesn't know: begin with `= {0}` or designated initializers. What the library
+ *   fills only ever grows at its end.
  *
  * THREADS
- *   Any thread may call anything. One object (hold, request, run) is used by one thread at a time and may be handed to another.
- *   A blocking call that could only be served once its own thread has released something gives -EDEADLK at once (trying once:
- *   -EBUSY). A hold counts as that of the thread which acquired it; handing it to another thread doesn't change that.
+ *   Any thread may call anything. One object (hold, request, run) is used by one thread at a time and may be handed to
+ *   another. A blocking call that could only be served once its own thread has released something gives -EDEADLK at
+ *   once (trying once: -EBUSY). A hold counts as that of the thread which acquired it; handing it to another thread
+ *   doesn't change that.
  *
  * DEADLOCKS
- *   A wait that would close a circle of processes (or threads) that wait for each other isn't begun: -EDEADLK, and the sentence names all of
- *   them. Only that request fails; releasing what is held lets the others go on. Of a request that is stepped only the names
- *   that it has got already count, since its program can release others meanwhile.
+ *   A wait that would close a circle of processes (or threads) that wait for each other isn't begun: -EDEADLK, and the
+ *   sentence names all of them. Only that request fails; releasing what is held lets the others go on. Of a request
+ *   that is stepped only the names that it has got already count, since its program can release others meanwhile.
  *
  * NESTING
- *   A program that runs under `flockctl acquire NAME -- ...`, or that was given a hold by flk_run() or by flk_hold_inherit() and
- *   flk_hold_environ(), and asks for NAME, draws from that hold, in turn with all others below it; the numbers of its slots
- *   are among those of that hold. More than that one has, or exclusively what that one shares: -EDEADLK.
- *
- * FORK AND EXEC
- *   All descriptors are close-on-exec. A child of fork() has none of its parent's holds, requests, runs and descriptors; it may use
- *   the library at once, and releasing a hold that it inherited frees memory only. The kernel holds a lock for as long as any
- *   process has its descriptor, so a child made by a raw clone() keeps it until its exec or exit, unless the parent
- *   releases, which unlocks for all (flock(2): LOCK_UN through any copy). Not to be called between vfork() and exec.
- *   flk_run() is the way to hand a hold to a command on purpose, or flk_hold_inherit() where the program forks by itself.
+ *   A program that runs under `flockctl acquire NAME -- ...`, or that was given a hold by flk_run() or by
+ *   flk_hold_inherit() and flk_hold_environ(), and asks for NAME, draws from that hold, in turn with all others below
+ *   it; the numbers of its slots are among those of that hold. More than that one has, or exclusively what that one
+ *   shares: -EDEADLK.
  *
  * CAVEATS
- *   A waiter that is stopped (SIGSTOP) is passed over by those behind it after one to two seconds; when it goes on, it queues
- *   again. flock(2) on network file systems isn't this flock: the lock directory must be local. */
+ *   fork()         A child has none of its parent's holds, requests, runs and descriptors, whichever thread forked and
+ *                  whatever others did just then. It may use the library at once. Releasing a hold of which it has a
+ *                  copy frees memory only.
+ *   vfork()        Call nothing of the library between it and exec or _exit: the memory is the parent's.
+ *   posix_spawn()  and system(), popen(): nothing to heed. What they start has none of the descriptors, which are
+ *                  close-on-exec.
+ *   clone3()       and other raw clones run no fork handlers. A child with memory of its own has copies of the
+ *                  descriptors until its exec, its end or its first call here, which notices. A lock is held as long as
+ *                  any process has its descriptor, unless the parent releases it, which unlocks for all (LOCK_UN
+ *                  through any copy). With CLONE_VM: as vfork().
+ *   exec           ends every hold of the process, as its end does. To hand one on: flk_run(), or, in a program that
+ *                  forks by itself, flk_hold_inherit() and flk_hold_environ().
+ *   _exit()        and exit(), a signal, an end of main(): the kernel releases what is held. It wasn't released by its
+ *                  holder, so the next one is told that it was abandoned.
+ *   dlclose()      doesn't unload the library, and what is held stays held: release first.
+ *   SIGSTOP        A waiter that is stopped is passed over by those behind it after one to two seconds, also the one
+ *                  whose turn it is; when it goes on, it queues again. A stopped holder keeps its lock. A process that
+ *                  is stopped in the few microseconds in which it has a row's latch delays the others until it goes on;
+ *                  their deadlines hold.
+ *   network file systems have another flock(2), and FIFOs there don't connect machines. The lock directory must be
+ *                  local.
+ *   containers     share locks with the host and each other when the lock directory is mounted into them (and
+ *                  FLOCKCTL_DIR says where) and their user owns it there. What they tell of themselves has pids of
+ *                  their own namespace: flk_holder.foreign. */
 #ifndef FLOCKCTL_H
 #define FLOCKCTL_H
 
@@ -64,6 +103,10 @@
 extern "C" {
 #endif
 #pragma GCC visibility push(default)
+#ifdef __cplusplus
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* flk_run() and struct flk_run */
+#endif
 
 #define FLK_FOREVER ((int64_t)-1) /* timeout_ms: no deadline; 0 tries once */
 #define FLK_ALL UINT_MAX          /* flk_want.count: every slot of the row */
@@ -352,6 +395,7 @@ static inline void flk_hold_release_at_(struct flk_hold **hold)
 
 #pragma GCC visibility pop
 #ifdef __cplusplus
+#pragma GCC diagnostic pop
 }
 #endif
 #endif

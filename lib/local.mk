@@ -41,7 +41,7 @@ libflk_sources = \
 	lib/utf8.c lib/utf8.h \
 	lib/waiting.c lib/waiting.h
 
-include_HEADERS = lib/flockctl.h
+include_HEADERS = lib/flockctl.h lib/flockctl.hpp
 pkgconfig_DATA = lib/flockctl.pc
 lib_LTLIBRARIES = lib/libflockctl.la
 
@@ -56,6 +56,6 @@ lib_libflockctl_la_LIBADD = lib/libflk.la $(URCU_LIBS)
 lib_libflockctl_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined
 EXTRA_DIST += lib/libflockctl.map
 if HAVE_VERSION_SCRIPT
-lib_libflockctl_la_LDFLAGS += -Wl,--version-script=$(top_srcdir)/lib/libflockctl.map
+lib_libflockctl_la_LDFLAGS += -Wl,--version-script=$(top_srcdir)/lib/libflockctl.map -Wl,-z,nodelete
 EXTRA_lib_libflockctl_la_DEPENDENCIES = lib/libflockctl.map
 endif

@@ -40,6 +40,7 @@ tests_cli = \
 	tests/cli/evict.t \
 	tests/cli/examples.t \
 	tests/cli/faults.t \
+	tests/cli/header.t \
 	tests/cli/kill.t \
 	tests/cli/log.t \
 	tests/cli/manual.t \
@@ -110,7 +111,7 @@ tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress) $(tests_cli_helpers)
 EXTRA_PROGRAMS += $(tests_bench) $(tests_bench_helpers)
-EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
+EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh tests/cli/header.cc tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
 LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
 
