@@ -251,6 +251,10 @@ int flk_hold_inherit(struct flk_hold *hold, int on) FLK_MUST_CHECK FLK_NONNULL(1
  * lock directory was chosen by flk_root_set() or that variable, and, once flk_hold_inherit() is on, _HELD, by which what runs with
  * it may draw from this hold. One free(). Since 0.1. */
 int flk_hold_environ(const struct flk_hold *hold, char ***envp) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+/* Calls each for every hold of this process, the oldest first, until it returns something other than 0, which is then the result.
+ * No lock is held meanwhile: each may call anything, and leave by an exception. A hold that is released meanwhile, by each or
+ * by another thread, can still be looked at until each returns. -ENOMEM. Since 0.1. */
+int flk_hold_foreach(int (*each)(const struct flk_hold *hold, void *data), void *data) FLK_NONNULL(1);
 /* Does this process hold name: 0 no, 1 shared, 2 exclusively. Wait-free. For assertions. Since 0.1. */
 int flk_held(const char *name) FLK_NONNULL(1);
 

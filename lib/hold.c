@@ -125,7 +125,7 @@ int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *
     return 0;
 }
 
-static void free_part(struct fk_part *part)
+void fk_part_free(struct fk_part *part)
 {
     if (part->slots != &part->only_slot) {
         free(part->slots);
@@ -179,7 +179,6 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
             fk_row_unref_copy(part->row);
         if (part->outer)
             fk_row_unref_copy(part->outer);
-        free_part(part);
         return;
     }
     if (part->count > 0) {
@@ -203,7 +202,6 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
         fk_registry_unref(part->row);
     if (part->outer)
         fk_registry_unref(part->outer);
-    free_part(part);
 }
 
 /* ---- handed to a run ---- */
@@ -262,12 +260,23 @@ void fk_hold_list_slots(const struct flk_hold *hold, int *fds)
 
 /* ---- the public calls ---- */
 
+static void unref_hold(struct flk_hold *hold)
+{
+    if (atomic_fetch_sub(&hold->references, 1) > 1)
+        return;
+    for (size_t i = 0; i < hold->n_parts; i++)
+        fk_part_free(&hold->parts[i]);
+    free(hold->parts);
+    free(hold->predecessor);
+    free(hold);
+}
+
 /* Whoever else has the slots, an heir or a run's tree, keeps them: unlocking would unlock for those too, closing doesn't. */
 static void end_hold(struct flk_hold *hold, bool keep)
 {
     if (!hold)
         return;
-    fk_registry_enter();
+    FK_ENTER();
     bool copy = hold->generation != fk_registry_generation();
     bool shared = hold->inherited;
     if (!copy)
@@ -276,10 +285,8 @@ static void end_hold(struct flk_hold *hold, bool keep)
         fk_part_end(&hold->parts[i], hold->id, shared, keep, copy);
     fk_handed_unref(hold->handed);
     if (!copy)
-        fk_registry_users(-1);
-    free(hold->parts);
-    free(hold->predecessor);
-    free(hold);
+        fk_registry_unlist(hold);
+    unref_hold(hold);
 }
 
 void flk_hold_release(struct flk_hold *hold)
@@ -290,6 +297,29 @@ void flk_hold_release(struct flk_hold *hold)
 void flk_hold_decline(struct flk_hold *hold)
 {
     end_hold(hold, true);
+}
+
+struct holds {
+    struct flk_hold **holds;
+    size_t count;
+};
+
+static void unref_holds(struct holds *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        unref_hold(all->holds[i]);
+    free(all->holds);
+}
+
+/* No lock is held while each runs: it may release, acquire or throw. */
+int flk_hold_foreach(int (*each)(const struct flk_hold *hold, void *data), void *data)
+{
+    __attribute__((cleanup(unref_holds))) struct holds all = {0};
+    FK_ENTER();
+    int code = fk_registry_list_holds(&all.holds, &all.count);
+    for (size_t i = 0; code == 0 && i < all.count; i++)
+        code = each(all.holds[i], data);
+    return code;
 }
 
 const char *flk_hold_id(const struct flk_hold *hold)
@@ -372,7 +402,7 @@ bool fk_hold_came_by_fork(void)
 
 int flk_hold_inherit(struct flk_hold *hold, int on)
 {
-    fk_registry_enter();
+    FK_ENTER();
     if (hold->generation != fk_registry_generation())
         return fk_fail(-EINVAL, "a forked child can't change who inherits its parent's hold");
     if (hold->inherited == (on != 0))

@@ -65,6 +65,8 @@ struct fk_handed {
 
 struct flk_hold {
     uint64_t generation;
+    struct cds_list_head listed; /* in the registry, until it is released */
+    _Atomic unsigned references; /* its owner's, and of those that walk over all holds: these are of memory, and keep no slot */
     bool inherited;
     bool lent; /* it was, and those who inherited it may have it still */
     struct fk_handed *handed; /* NULL: never handed to a run */
@@ -79,8 +81,9 @@ struct flk_hold {
 /* After the slots of part were taken, in the same section: reads what the predecessors left and writes the record text. */
 int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length);
 /* Ends what was begun. inherited: others have the slots too, so they are closed, not unlocked. keep: write the predecessor's
- * record back. In a copy it only frees. */
+ * record back. In a copy it only frees what it keeps of rows. The part's own memory stays. */
 void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy);
+void fk_part_free(struct fk_part *part);
 
 /* For a run that gets the slots: a reference that counts as live. -ENOMEM. */
 int fk_hold_hand(struct flk_hold *hold, struct fk_handed **handed);

@@ -796,7 +796,7 @@ int flk_inspect(const char *const *names, struct flk_row ***rows)
     struct fk_arena arena = {0};
     struct looker looker;
     struct result *result = NULL;
-    fk_registry_enter();
+    FK_ENTER();
     int code = fk_looker_open(&looker, &arena);
     if (code == 0)
         code = look_at_all(&looker, names);

@@ -2,6 +2,7 @@
 
 libflk_sources = \
 	lib/arena.c lib/arena.h \
+	lib/cancel.c lib/cancel.h \
 	lib/cgroup.c lib/cgroup.h \
 	lib/config.c lib/config.h \
 	lib/copy.c lib/copy.h \

@@ -47,7 +47,7 @@ static int check_change(const char *name, unsigned slots)
 int flk_row_define(const char *name, unsigned slots)
 {
     struct fk_row *row;
-    fk_registry_enter();
+    FK_ENTER();
     int code = check_change(name, slots);
     if (code == 0)
         code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
@@ -61,7 +61,7 @@ int flk_row_path(const char *name, unsigned slots, unsigned *n_slots, char **pat
     struct fk_row *row;
     const char *root;
     char text[PATH_MAX];
-    fk_registry_enter();
+    FK_ENTER();
     int code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
     if (code == 0 && !fk_row_is_current(row)) { /* an idle one of ours, removed or resized meanwhile */
         fk_registry_retire(row);
@@ -98,7 +98,7 @@ static int acquire_all(const char *name, int64_t timeout_ms, struct flk_hold **h
 int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms)
 {
     struct flk_hold *hold;
-    fk_registry_enter();
+    FK_ENTER();
     int code = check_change(name, slots);
     if (code == 0)
         code = acquire_all(name, timeout_ms, &hold);
@@ -114,7 +114,7 @@ int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms)
 int flk_row_remove(const char *name, int64_t timeout_ms)
 {
     struct flk_hold *hold;
-    fk_registry_enter();
+    FK_ENTER();
     int code = acquire_all(name, timeout_ms, &hold);
     if (code == -ENOENT)
         return 0;

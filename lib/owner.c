@@ -16,6 +16,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "cancel.h"
+#include "deadline.h"
 #include "error.h"
 #include "fd.h"
 #include "proc.h"
@@ -54,7 +56,7 @@ static int open_pidfd(pid_t pid)
 static bool has_ended(int pidfd, int patience_ms)
 {
     struct pollfd poll_for = {.fd = pidfd, .events = POLLIN};
-    return poll(&poll_for, 1, patience_ms) > 0 && (poll_for.revents & POLLIN);
+    return fk_poll_until(&poll_for, 1, fk_deadline_in_ms(patience_ms)) > 0 && (poll_for.revents & POLLIN);
 }
 
 static int look_up_self(struct fk_owner *self)

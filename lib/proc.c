@@ -15,6 +15,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "fd.h"
 
 #define PF_EXITING 0x4u /* the kernel's linux/sched.h; proc_pid_stat(5) shows the flags */
@@ -97,7 +98,7 @@ bool fk_proc_has_ended(pid_t pid)
     fk_fd_enter();
     FK_CLOSE_FD int fd = fk_fd_keep(pidfd_open(pid, 0));
     struct pollfd end = {.fd = fd, .events = POLLIN};
-    return fd == -ESRCH || (fd >= 0 && poll(&end, 1, 0) > 0);
+    return fd == -ESRCH || (fd >= 0 && fk_poll_now(&end, 1) > 0);
 }
 
 /* ---- descendants ---- */

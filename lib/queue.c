@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "fd.h"
 #include "owner.h"
@@ -48,7 +49,7 @@ static enum fk_told look_into(const struct fk_watch *watch)
         return FK_TOLD_LEFT;
     if (bytes == 1)
         return FK_TOLD_ADMITTED;
-    if (poll(&poll_for, 1, 0) <= 0)
+    if (fk_poll_now(&poll_for, 1) <= 0)
         return FK_TOLD_NOTHING;
     /* What happened between the two calls: bytes come before the hang-up. */
     return ioctl(watch->fd, FIONREAD, &bytes) == 0 && bytes == 1 ? FK_TOLD_ADMITTED : FK_TOLD_LEFT;

@@ -42,6 +42,8 @@ static struct cds_hlist_head names[BUCKETS];
 static CDS_LIST_HEAD(idle_names); /* the longest idle first */
 static unsigned idle_descriptors;
 static CDS_LIST_HEAD(held_parts); /* that this process holds */
+static CDS_LIST_HEAD(holds);
+static size_t n_holds;
 /* A thread's address may be another one's later; its number isn't. 0: it has got nothing yet. */
 static _Atomic uint64_t threads;
 static _Thread_local uint64_t this_thread;
@@ -101,6 +103,8 @@ static void forget_parent(void)
     fk_root_after_fork_child();
     CDS_INIT_LIST_HEAD(&idle_names);
     CDS_INIT_LIST_HEAD(&held_parts);
+    CDS_INIT_LIST_HEAD(&holds);
+    n_holds = 0;
     idle_descriptors = 0;
     atomic_store(&users, 0);
     uint64_t fresh = atomic_fetch_add(&generation, 1) + 1;
@@ -376,6 +380,44 @@ unsigned fk_registry_own(const struct fk_row *row)
 void fk_registry_users(int change)
 {
     atomic_fetch_add(&users, change);
+}
+
+void fk_registry_enlist(struct flk_hold *hold)
+{
+    fk_registry_users(1);
+    pthread_mutex_lock(&lock);
+    cds_list_add_tail(&hold->listed, &holds);
+    n_holds++;
+    pthread_mutex_unlock(&lock);
+}
+
+void fk_registry_unlist(struct flk_hold *hold)
+{
+    pthread_mutex_lock(&lock);
+    cds_list_del(&hold->listed);
+    n_holds--;
+    pthread_mutex_unlock(&lock);
+    fk_registry_users(-1);
+}
+
+int fk_registry_list_holds(struct flk_hold ***out, size_t *count)
+{
+    struct flk_hold *hold, **list;
+    size_t n = 0;
+    pthread_mutex_lock(&lock);
+    list = malloc((n_holds + 1) * sizeof *list);
+    cds_list_for_each_entry (hold, &holds, listed) {
+        if (!list)
+            break;
+        atomic_fetch_add(&hold->references, 1);
+        list[n++] = hold;
+    }
+    pthread_mutex_unlock(&lock);
+    if (!list)
+        return fk_fail(-ENOMEM, "out of memory");
+    *out = list;
+    *count = n;
+    return 0;
 }
 
 int fk_registry_forget(void)

@@ -17,11 +17,19 @@
 #define FK_REGISTRY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+#include "cancel.h"
+
+struct flk_hold;
 struct fk_part;
 struct fk_row;
 
+/* Every public call that isn't a mere look into an object begins with this. */
+#define FK_ENTER()   \
+    FK_CANCEL_OFF(); \
+    fk_registry_enter()
 void fk_registry_enter(void);
 uint64_t fk_registry_generation(void);
 
@@ -46,6 +54,11 @@ unsigned fk_registry_own(const struct fk_row *row);
 void fk_registry_foreach(void (*each)(const struct fk_part *part, bool own, void *data), void *data);
 /* Requests and holds that exist (+1, -1): while there are any, the lock directory can't be changed. */
 void fk_registry_users(int change);
+/* The same for a hold, which is listed as well; and all that are, the oldest first, with a reference more each. *holds is the
+ * caller's to free. -ENOMEM. */
+void fk_registry_enlist(struct flk_hold *hold);
+void fk_registry_unlist(struct flk_hold *hold);
+int fk_registry_list_holds(struct flk_hold ***holds, size_t *count);
 /* Forgets all idle rows, for another lock directory. -EBUSY. */
 int fk_registry_forget(void);
 

@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <time.h>
 
+#include "cancel.h"
 #include "deadline.h"
 #include "deadlock.h"
 #include "error.h"
@@ -203,7 +204,7 @@ static int start(const struct flk_want *wants, size_t n_wants, const struct flk_
 int flk_request_start(const struct flk_want *wants, size_t n_wants, const struct flk_options *options,
                       int64_t timeout_ms, struct flk_request **out)
 {
-    fk_registry_enter();
+    FK_ENTER();
     int code = check_wants(wants, n_wants);
     return code < 0 ? code : start(wants, n_wants, options, timeout_ms, out);
 }
@@ -762,27 +763,32 @@ static void note_step(struct flk_request *request, struct fk_part *part, int cod
     }
 }
 
+static void free_picture(struct fk_picture **picture)
+{
+    if (*picture)
+        fk_picture_clear(*picture);
+    free(*picture);
+}
+
+/* The callback may leave by an exception, so all is as it should be before it is called. */
 static void send_message(struct flk_request *request, struct fk_part *part, int64_t now)
 {
     int64_t waited = now - request->started;
-    struct fk_picture *picture = malloc(sizeof *picture);
-    if (picture && part->row) {
-        fk_inspect_wait(part->row, request->ticket.fd < 0 ? 0 : request->ticket.number, waited / FK_MS, true,
-                        picture);
-        picture->waiting.name = part->name;
-        request->waiting(&picture->waiting, request->data);
-        fk_picture_clear(picture);
-    }
-    free(picture);
+    __attribute__((cleanup(free_picture))) struct fk_picture *picture = calloc(1, sizeof *picture);
     request->next_message =
         request->started +
         (waited < 10 * FK_SECOND ? 10 * FK_SECOND : (waited / (60 * FK_SECOND) + 1) * 60 * FK_SECOND);
+    if (!picture || !part->row)
+        return;
+    fk_inspect_wait(part->row, request->ticket.fd < 0 ? 0 : request->ticket.number, waited / FK_MS, true, picture);
+    picture->waiting.name = part->name;
+    request->waiting(&picture->waiting, request->data);
 }
 
 static bool is_cancelled(const struct flk_request *request)
 {
     struct pollfd poll_for = {.fd = request->cancel_fd, .events = POLLIN};
-    return request->cancel_fd >= 0 && poll(&poll_for, 1, 0) > 0;
+    return request->cancel_fd >= 0 && fk_poll_now(&poll_for, 1) > 0;
 }
 
 /* ---- the result ---- */
@@ -818,9 +824,10 @@ static int make_hold(struct flk_request *request, int64_t now, struct flk_hold *
     hold->generation = request->generation;
     memcpy(hold->id, request->id, sizeof hold->id);
     hold->waited_ms = (now - request->started) / FK_MS;
+    atomic_store(&hold->references, 1);
     request->parts = NULL;
     request->n_parts = request->current = 0;
-    fk_registry_users(1);
+    fk_registry_enlist(hold);
     *out = hold;
     return 0;
 }
@@ -886,7 +893,7 @@ static int step_parts(struct flk_request *request, int64_t *now)
 int flk_request_step(struct flk_request *request, struct flk_hold **hold)
 {
     int64_t now;
-    fk_registry_enter();
+    FK_ENTER();
     if (request->generation != fk_registry_generation())
         return fk_fail(-EINVAL, "a forked child can't go on with its parent's request; start one of its own");
     if (!request->parts)
@@ -902,13 +909,15 @@ void flk_request_cancel(struct flk_request *request)
 {
     if (!request)
         return;
-    fk_registry_enter();
+    FK_ENTER();
     bool copy = request->generation != fk_registry_generation();
     if (copy)
         request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->deadlock.fd = -1;
     leave_queue(request);
-    for (size_t i = request->n_parts; i-- > 0;)
+    for (size_t i = request->n_parts; i-- > 0;) {
         fk_part_end(&request->parts[i], request->id, false, true, copy);
+        fk_part_free(&request->parts[i]);
+    }
     fk_fd_close(&request->epoll);
     fk_fd_close(&request->timer);
     if (!copy)
@@ -943,27 +952,37 @@ static int64_t wake_at(const struct flk_request *request)
     return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
 }
 
+static void free_polls(struct pollfd **polls)
+{
+    free(*polls);
+}
+
 static int sleep_until_event(struct flk_request *request)
 {
-    struct pollfd few[8], *polls = request->n_busy + 2 <= 8 ? few : malloc((request->n_busy + 2) * sizeof *polls);
+    __attribute__((cleanup(free_polls))) struct pollfd *many = NULL;
+    struct pollfd few[8], *polls = few;
+    if (request->n_busy + 2 > sizeof few / sizeof *few)
+        polls = many = malloc((request->n_busy + 2) * sizeof *polls);
     if (!polls)
         return fk_fail(-ENOMEM, "out of memory");
     size_t n = list_events(request, polls);
-    int64_t left = wake_at(request) - fk_now();
-    left = left < 0 ? 0 : left;
-    struct timespec timeout = {.tv_sec = left / FK_SECOND, .tv_nsec = left % FK_SECOND};
-    int ready = ppoll(polls, n, &timeout, NULL);
-    int code = ready < 0 && errno != EINTR ? fk_fail_errno(-errno, "can't wait") : 0;
+    int ready = fk_cancel_poll(polls, n, wake_at(request));
+    if (ready < 0)
+        return fk_fail_errno(ready, "can't wait");
     if (ready > 0 && request->place == HEAD && request->n_busy > 0)
         memcpy(request->busy, polls + n - request->n_busy, request->n_busy * sizeof *polls); /* what they showed */
-    if (polls != few)
-        free(polls);
-    return code;
+    return 0;
+}
+
+static void cancel_at(struct flk_request **request)
+{
+    flk_request_cancel(*request);
 }
 
 /* Blocks until it is served or has failed, and ends it. */
 static int serve(struct flk_request *request, unsigned flags, struct flk_hold **hold)
 {
+    __attribute__((cleanup(cancel_at))) struct flk_request *served = request;
     int code;
     request->how = flags;
     request->blocking = true;
@@ -972,7 +991,6 @@ static int serve(struct flk_request *request, unsigned flags, struct flk_hold **
         if (code < 0)
             break;
     }
-    flk_request_cancel(request);
     return code;
 }
 
@@ -980,6 +998,7 @@ int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct f
                     int64_t timeout_ms, struct flk_hold **hold)
 {
     struct flk_request *request;
+    FK_ENTER();
     int code = flk_request_start(wants, n_wants, options, timeout_ms, &request);
     return code < 0 ? code : serve(request, flags, hold);
 }
@@ -999,7 +1018,7 @@ int fk_acquire_output(const struct fk_output *output, bool shared, const struct 
 {
     struct flk_request *request;
     const struct flk_want want = {.name = output->shown, .flags = shared ? FLK_SHARED : 0};
-    fk_registry_enter();
+    FK_ENTER();
     int code = start(&want, 1, options, timeout_ms, &request);
     if (code < 0)
         return code;
@@ -1061,7 +1080,7 @@ static void update_epoll(struct flk_request *request)
 
 int flk_request_fd(struct flk_request *request)
 {
-    fk_registry_enter();
+    FK_ENTER();
     if (request->epoll >= 0)
         return request->epoll;
     fk_fd_enter();

@@ -395,7 +395,7 @@ const char *fk_root_named(void)
 int flk_root_get(char **path)
 {
     const char *root;
-    fk_registry_enter();
+    FK_ENTER();
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
@@ -409,7 +409,7 @@ int flk_root_get(char **path)
 int flk_root_set(const char *dir)
 {
     char path[PATH_MAX] = "";
-    fk_registry_enter();
+    FK_ENTER();
     if (dir && !*dir)
         return fk_fail(-EINVAL, "the name of the lock directory is empty");
     int code = dir ? make_absolute(dir, path) : 0;
@@ -435,7 +435,7 @@ static void describe(FILE *out, const struct candidate *candidate, const char *v
 int flk_root_describe(char **text)
 {
     const char *path;
-    fk_registry_enter();
+    FK_ENTER();
     int code = fk_root_path(&path);
     if (code < 0)
         return code;

@@ -343,7 +343,7 @@ int flk_run_start(const struct flk_run_spec *spec, struct flk_run **run)
 {
     FK_CLOSE_FD int helper = -1;
     struct flk_run *made = NULL;
-    fk_registry_enter();
+    FK_ENTER();
     int code = check_spec(spec);
     if (code == 0)
         code = new_run(&made, &helper);
@@ -399,31 +399,23 @@ static void hear(struct flk_run *run)
 }
 
 /* 0 when there is something to hear. */
-static int wait_readable(const struct flk_run *run, int64_t timeout_ms)
+static int wait_readable(const struct flk_run *run, int64_t timeout_ms, bool cancellable)
 {
     struct pollfd event = {.fd = run->socket, .events = POLLIN};
     int64_t deadline = fk_deadline_in_ms(timeout_ms);
-    for (;;) {
-        int64_t left_ms = deadline == FK_NEVER ? -1 : (deadline - fk_now() + FK_MS - 1) / FK_MS;
-        if (deadline != FK_NEVER && left_ms < 0)
-            left_ms = 0;
-        int ready = poll(&event, 1, left_ms > INT_MAX ? INT_MAX : (int)left_ms);
-        if (ready > 0)
-            return 0;
-        if (ready < 0 && errno != EINTR)
-            return fk_fail_errno(-errno, "can't wait for a command");
-        if (ready == 0 && left_ms <= INT_MAX)
-            return fk_fail(-EAGAIN, "the command or something that it has started still runs");
-    }
+    int ready = cancellable ? fk_cancel_poll(&event, 1, deadline) : fk_poll_until(&event, 1, deadline);
+    if (ready < 0)
+        return fk_fail_errno(ready, "can't wait for a command");
+    return ready > 0 ? 0 : fk_fail(-EAGAIN, "the command or something that it has started still runs");
 }
 
 int flk_run_wait(struct flk_run *run, int64_t timeout_ms, struct flk_run_result *result)
 {
-    fk_registry_enter();
+    FK_ENTER();
     if (run->generation != fk_registry_generation())
         return fk_fail(-EINVAL, "a forked child can't wait for what its parent runs");
     if (!run->over) {
-        int code = wait_readable(run, timeout_ms);
+        int code = wait_readable(run, timeout_ms, true);
         if (code < 0)
             return code;
         hear(run);
@@ -436,7 +428,7 @@ int flk_run_wait(struct flk_run *run, int64_t timeout_ms, struct flk_run_result 
 int flk_run_kill(struct flk_run *run, int signal)
 {
     unsigned char byte = (unsigned char)signal;
-    fk_registry_enter();
+    FK_ENTER();
     if (run->generation != fk_registry_generation())
         return fk_fail(-EINVAL, "a forked child can't end what its parent runs");
     if (signal < 0 || signal > SIGRTMAX)
@@ -450,15 +442,13 @@ int flk_run_kill(struct flk_run *run, int signal)
 
 void flk_run_free(struct flk_run *run)
 {
-    struct flk_run_result ignored;
     if (!run)
         return;
-    fk_registry_enter();
+    FK_ENTER();
     if (!run->over && run->generation == fk_registry_generation()) {
         int code = flk_run_kill(run, SIGKILL);
-        if (code == 0 || code == -ESRCH)
-            code = flk_run_wait(run, FLK_FOREVER, &ignored);
-        (void)code; /* whatever became of it is of no interest any more */
+        if ((code == 0 || code == -ESRCH) && wait_readable(run, FLK_FOREVER, false) == 0)
+            hear(run); /* that it is over; whatever became of it is of no interest any more */
     }
     release_run(run);
 }
@@ -471,6 +461,7 @@ static void free_run_at(struct flk_run **run)
 int flk_run(const struct flk_run_spec *spec, struct flk_run_result *result)
 {
     __attribute__((cleanup(free_run_at))) struct flk_run *run = NULL;
+    FK_ENTER();
     int code = flk_run_start(spec, &run);
     return code < 0 ? code : flk_run_wait(run, FLK_FOREVER, result);
 }

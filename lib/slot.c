@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "fd.h"
 
@@ -95,7 +96,7 @@ static void put_byte_back(const struct fk_row *row, unsigned slot)
 static void speak_for_copy(const struct fk_row *row, unsigned slot, int watch)
 {
     struct pollfd event = {.fd = watch, .events = POLLIN};
-    if (poll(&event, 1, 0) != 0 || flock(watch, LOCK_EX | LOCK_NB) < 0)
+    if (fk_poll_now(&event, 1) != 0 || flock(watch, LOCK_EX | LOCK_NB) < 0)
         return;
     flock(watch, LOCK_UN);
     put_byte_back(row, slot);
@@ -248,8 +249,9 @@ static int look(struct fk_row *row, bool sweep, struct pollfd *polls, unsigned c
     for (unsigned slot = 0; slot < row->slots; slot++)
         if (watch_of(row, slot) >= 0)
             polls[n++] = (struct pollfd){.fd = watch_of(row, slot), .events = POLLIN};
-    if (poll(polls, n, 0) < 0) /* it takes no more of them than the limit of open files, even if they are -1 */
-        return fk_fail_errno(-errno, "can't poll the slots of %s", row->text);
+    int code = fk_poll_now(polls, n); /* it takes no more of them than the limit of open files, even if they are -1 */
+    if (code < 0)
+        return fk_fail_errno(code, "can't poll the slots of %s", row->text);
     for (unsigned slot = 0, at = 0; slot < row->slots; slot++) {
         bool watched = watch_of(row, slot) >= 0;
         short shown = watched ? polls[at++].revents : 0;

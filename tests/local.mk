@@ -3,6 +3,7 @@
 # A new test is a line in one of these lists. tests/unit/NAME and tests/stress/NAME are made from NAME.c, our TAP writer
 # and the convenience archive; tests/cli/NAME.t is an executable shell script that reads tests/tap/tap.sh.
 tests_unit = \
+	tests/unit/cancel \
 	tests/unit/cgroup \
 	tests/unit/config \
 	tests/unit/copy \

@@ -302,6 +302,53 @@ static void whose_holds(void)
     is_int(seen, 0, "released, there are none");
 }
 
+struct walk {
+    char names[64];
+    int stop_after;
+    struct flk_hold *release; /* when it is met */
+};
+
+static int see(const struct flk_hold *hold, void *data)
+{
+    struct walk *walk = data;
+    if (hold == walk->release)
+        flk_hold_release(walk->release);
+    strcat(strcat(walk->names, flk_hold_name(hold, 0)), " ");
+    return --walk->stop_after == 0 ? 7 : 0;
+}
+
+static int walk_in_child(void *data)
+{
+    struct walk walk = {.names = ""};
+    struct flk_hold *own;
+    (void)data;
+    if (flk_acquire("w-child", 0, 0, &own) < 0 || flk_hold_foreach(see, &walk) != 0)
+        return 1;
+    return strcmp(walk.names, "w-child ") == 0 ? 0 : 2;
+}
+
+static void walk_over_holds(void)
+{
+    struct walk walk = {.names = ""};
+    is_int(flk_hold_foreach(see, &walk), 0, "with no hold there is nothing to see");
+    struct flk_hold *a = acquire("w-a", 0), *b = acquire("w-b", FLK_SHARED), *c = acquire("w-c", 0);
+    is_int(flk_hold_foreach(see, &walk), 0, "all holds are seen");
+    is_str(walk.names, "w-a w-b w-c ", "the oldest first");
+    walk = (struct walk){.stop_after = 2};
+    is_int(flk_hold_foreach(see, &walk), 7, "until one says stop, which is the result");
+    is_str(walk.names, "w-a w-b ", "and then no more");
+    walk = (struct walk){.release = b};
+    is_int(flk_hold_foreach(see, &walk), 0, "one that is released while it is looked at");
+    is_str(walk.names, "w-a w-b w-c ", "can still be read");
+    is_int(flk_held("w-b"), 0, "but isn't held");
+    is_int(test_in_child(walk_in_child, NULL), 0, "a forked child sees its own holds alone");
+    flk_hold_release(a);
+    walk = (struct walk){.names = ""};
+    flk_hold_foreach(see, &walk);
+    is_str(walk.names, "w-c ", "what was released isn't seen");
+    flk_hold_release(c);
+}
+
 int main(void)
 {
     tap_deadline(test_is_slow() ? 120 : 30);
@@ -315,5 +362,6 @@ int main(void)
     threads_exclude_each_other();
     handed_over();
     whose_holds();
+    walk_over_holds();
     return done_testing();
 }
