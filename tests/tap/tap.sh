@@ -59,8 +59,10 @@ bail_out() {
     exit 1
 }
 
+# Fails, as what went before it has: `is ... || diag ...`
 diag() {
     printf '%s\n' "$*" | sed 's/^/# /' >&2
+    return 1
 }
 
 # What still runs in our process group, which timeout has made: our jobs, and what they left behind.
