@@ -120,6 +120,9 @@ TESTS = $(tests_unit) $(tests_stress) $(tests_cli)
 TEST_EXTENSIONS = .t
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 T_LOG_DRIVER = $(LOG_DRIVER)
+# What a test says on stderr stands beside its result.
+AM_LOG_DRIVER_FLAGS = --merge
+AM_T_LOG_DRIVER_FLAGS = --merge
 AM_TESTS_ENVIRONMENT = \
 	unset MAKEFLAGS MFLAGS MAKELEVEL; \
 	top_srcdir='$(abs_top_srcdir)'; top_builddir='$(abs_top_builddir)'; \
