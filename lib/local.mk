@@ -36,6 +36,7 @@ libflk_sources = \
 	lib/run.c \
 	lib/shared.c lib/shared.h \
 	lib/slot.c lib/slot.h \
+	lib/stamp.c lib/stamp.h \
 	lib/start.c lib/start.h \
 	lib/supervise.c lib/supervise.h \
 	lib/tree.c lib/tree.h \

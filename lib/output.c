@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -49,27 +50,25 @@ void fk_output_show(const char *path, char shown[FK_OUTPUT_SHOWN_SIZE])
 
 /* Two hashes of 64 bits that have nothing to do with each other: one multiplies and the other adds first, and each shifts its
  * upper half down, so that every byte reaches every bit. */
-static void hash(const char *name, uint64_t parts[2])
+void fk_output_hash(const char *name, size_t length, char text[FK_OUTPUT_HASH_SIZE])
 {
     uint64_t a = 0x9e3779b97f4a7c15u, b = 0xd1b54a32d192ed03u;
-    for (; *name; name++) {
-        unsigned char byte = (unsigned char)*name;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char byte = (unsigned char)name[i];
         a = (a ^ byte) * 0xbf58476d1ce4e5b9u;
         a ^= a >> 31;
         b = (b + byte + 1) * 0x94d049bb133111ebu;
         b ^= b >> 29;
     }
-    parts[0] = a;
-    parts[1] = b;
+    snprintf(text, FK_OUTPUT_HASH_SIZE, "%016" PRIx64 "%016" PRIx64, a, b);
 }
 
 static void make_key(struct fk_output *output)
 {
-    uint64_t parts[2];
-    hash(output->name, parts);
-    snprintf(output->row, sizeof output->row, "%c%llx-%llx-%016llx%016llx", FK_OUTPUT_MARK,
-             (unsigned long long)output->device, (unsigned long long)output->inode, (unsigned long long)parts[0],
-             (unsigned long long)parts[1]);
+    char hash[FK_OUTPUT_HASH_SIZE];
+    fk_output_hash(output->name, strlen(output->name), hash);
+    snprintf(output->row, sizeof output->row, "%c%llx-%llx-%s", FK_OUTPUT_MARK, (unsigned long long)output->device,
+             (unsigned long long)output->inode, hash);
 }
 
 /* Its length without the slashes at the end, where its last component begins. */

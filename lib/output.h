@@ -13,11 +13,13 @@
 #ifndef FK_OUTPUT_H
 #define FK_OUTPUT_H
 
+#include <stddef.h>
 #include <sys/types.h>
 
 #define FK_OUTPUT_MARK ':'      /* the first byte of a row's text that is an output's lock: no name begins with it */
 #define FK_OUTPUT_KEY_SIZE 68   /* with its mark and NUL */
 #define FK_OUTPUT_SHOWN_SIZE 512
+#define FK_OUTPUT_HASH_SIZE 33
 
 struct fk_output {
     int directory; /* O_PATH */
@@ -34,6 +36,8 @@ struct fk_output {
 int fk_output_open(const char *path, struct fk_output *output);
 void fk_output_close(struct fk_output *output); /* {.directory = -1} is fine */
 
+/* 128 bits of hash of a name, in hexadecimal. */
+void fk_output_hash(const char *name, size_t length, char text[FK_OUTPUT_HASH_SIZE]);
 /* A path as a sentence can have it: no byte that a terminal obeys, the beginning cut off when it is long. */
 void fk_output_show(const char *path, char shown[FK_OUTPUT_SHOWN_SIZE]);
 

@@ -29,6 +29,7 @@ tests_unit = \
 	tests/unit/row \
 	tests/unit/run \
 	tests/unit/slot \
+	tests/unit/stamp \
 	tests/unit/supervise \
 	tests/unit/tree
 
