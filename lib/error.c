@@ -50,6 +50,11 @@ int fk_fail_errno(int code, const char *format, ...)
     return code;
 }
 
+int fk_show_byte(char *text, size_t size, unsigned char byte)
+{
+    return snprintf(text, size, byte >= 0x20 && byte < 0x7f ? "%c" : "\\x%02x", byte);
+}
+
 void fk_error_save(struct fk_detail *saved)
 {
     memcpy(saved->text, detail, sizeof detail);

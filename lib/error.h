@@ -6,11 +6,16 @@
 #ifndef FK_ERROR_H
 #define FK_ERROR_H
 
+#include <stddef.h>
+
 /* Keeps the sentence and returns code, which is a negative errno. */
 int fk_fail(int code, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
 
 /* The same for a system call that failed: the sentence ends with the reason and, where we know one, the remedy. */
 int fk_fail_errno(int code, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
+
+/* A byte of a text of others as a sentence may show it: those that a terminal may obey as \xNN. As snprintf(). */
+int fk_show_byte(char *text, size_t size, unsigned char byte);
 
 /* For what may fail without anybody being told. */
 #define FK_DETAIL_SIZE 3500 /* a deadlock has many in it */

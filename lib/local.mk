@@ -30,6 +30,7 @@ libflk_sources = \
 	lib/record.c lib/record.h \
 	lib/reduction.c lib/reduction.h \
 	lib/registry.c lib/registry.h \
+	lib/removal.c lib/removal.h \
 	lib/request.c lib/request.h \
 	lib/root.c lib/root.h \
 	lib/row.c lib/row.h \

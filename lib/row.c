@@ -22,6 +22,7 @@
 #include "nest.h"
 #include "queue.h"
 #include "registry.h"
+#include "removal.h"
 #include "root.h"
 #include "slot.h"
 
@@ -38,19 +39,13 @@ static bool is_allowed(char byte)
            (byte && strchr("._@+-", byte));
 }
 
-/* Bytes that a terminal may obey get into no sentence. */
-static int show_byte(char *text, size_t size, unsigned char byte)
-{
-    return snprintf(text, size, byte >= 0x20 && byte < 0x7f ? "%c" : "\\x%02x", byte);
-}
-
 /* In quotes; what is cut off is told outside of them. */
 static const char *show_name(const char *name, char text[SHOWN_SIZE])
 {
     size_t used = 1;
     text[0] = '"';
     for (size_t i = 0; name[i] && i < SHOWN; i++)
-        used += (size_t)show_byte(text + used, SHOWN_SIZE - used, (unsigned char)name[i]);
+        used += (size_t)fk_show_byte(text + used, SHOWN_SIZE - used, (unsigned char)name[i]);
     snprintf(text + used, SHOWN_SIZE - used, "\"%s", strlen(name) > SHOWN ? "..." : "");
     return text;
 }
@@ -67,7 +62,7 @@ int fk_row_check_name(const char *name)
         return fk_fail(-EINVAL, "the name %s has %zu bytes; at most %d are possible", show_name(name, shown), length,
                        FLK_NAME_MAX);
     if (good < length) {
-        show_byte(byte, sizeof byte, (unsigned char)name[good]);
+        fk_show_byte(byte, sizeof byte, (unsigned char)name[good]);
         return fk_fail(-EINVAL, "the name %s has \"%s\" at position %zu; possible are A-Z a-z 0-9 . _ @ + -",
                        show_name(name, shown), byte, good + 1);
     }
@@ -128,26 +123,13 @@ const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *sh
 
 /* ---- delete ---- */
 
-/* Deletes the directory name in parent with all in it; links are not followed. Best effort: what stays is a `.tmp.*`. */
+/* Best effort, and nothing is said: what stays is a `.tmp.*`. */
 static void delete_tree(int parent, const char *name)
 {
-    fk_fd_enter();
-    int fd = fk_fd_keep(openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (fd < 0)
-        return;
-    DIR *directory = fdopendir(fd);
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (unlinkat(fd, entry->d_name, 0) < 0 && (errno == EISDIR || errno == EPERM))
-            delete_tree(fd, entry->d_name);
-    }
-    unlinkat(parent, name, AT_REMOVEDIR);
-    if (directory) {
-        fk_fd_close_directory(directory);
-    } else {
-        fk_fd_close(&fd);
-    }
+    struct fk_detail saved;
+    fk_error_save(&saved);
+    if (fk_remove_tree(parent, name, 0) < 0)
+        fk_error_restore(&saved);
 }
 
 static int make_directory(int parent, const char *name)

@@ -24,6 +24,7 @@ tests_unit = \
 	tests/unit/queue \
 	tests/unit/record \
 	tests/unit/registry \
+	tests/unit/removal \
 	tests/unit/request \
 	tests/unit/root \
 	tests/unit/row \
@@ -81,6 +82,9 @@ tests_stress_queue_SOURCES = tests/stress/queue.c tests/stress/referee.c tests/s
 tests_stress_queue_LDFLAGS = $(AM_LDFLAGS) $(REFEREE_CALLS:%=-Wl$(comma)--wrap=%)
 REFEREE_CALLS = fk_slots_take fk_queue_enter fk_queue_admit fk_queue_leave fk_queue_pass fk_queue_is_stopped fk_part_end \
 	fk_row_delete fk_row_exchange flk_hold_release flk_hold_decline
+
+# What others do between two looks at a directory.
+tests_unit_removal_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=getdents64
 
 # Built and run by `make bench` only.
 tests_bench = \
