@@ -53,13 +53,31 @@ AC_CACHE_CHECK([whether liburcu's archives can be linked], [flk_cv_static_urcu],
     CFLAGS=$flk_save_CFLAGS LIBS=$flk_save_LIBS])
 ])
 
+# FLK_STATIC_CRYPTO: set flk_cv_static_crypto to whether the archive in CRYPTO_STATIC_LIBS can be linked.
+AC_DEFUN([FLK_STATIC_CRYPTO],
+[flk_crypto_dirs=`$PKG_CONFIG --libs-only-L libcrypto 2>/dev/null`
+CRYPTO_STATIC_LIBS="$flk_crypto_dirs -l:libcrypto.a"
+AC_CACHE_CHECK([whether libcrypto's archive can be linked], [flk_cv_static_crypto],
+    [flk_save_CFLAGS=$CFLAGS flk_save_LIBS=$LIBS
+    CFLAGS="$CFLAGS $CRYPTO_CFLAGS" LIBS="$CRYPTO_STATIC_LIBS $LIBS"
+    FLK_LINK_SHA256([flk_cv_static_crypto])
+    CFLAGS=$flk_save_CFLAGS LIBS=$flk_save_LIBS])
+])
+
+# FLK_LINK_SHA256(VARIABLE): set it to whether a program with libcrypto's SHA-256 can be linked.
+AC_DEFUN([FLK_LINK_SHA256],
+[AC_LINK_IFELSE([AC_LANG_PROGRAM([[#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>]], [[SHA256_CTX context; SHA256_Init(&context);]])], [$1=yes], [$1=no])
+])
+
 # FLK_STATIC_TOOL: set flk_cv_static_tool to whether a program of ours can be linked with -static. No sanitizer's can.
 AC_DEFUN([FLK_STATIC_TOOL],
 [AC_CACHE_CHECK([whether programs can be linked with -static], [flk_cv_static_tool],
     [flk_save_CFLAGS=$CFLAGS flk_save_LIBS=$LIBS flk_save_LDFLAGS=$LDFLAGS
-    CFLAGS="$CFLAGS $URCU_CFLAGS" LIBS="$URCU_TOOL_LIBS $LIBS" LDFLAGS="$LDFLAGS $FLK_LDFLAGS -static"
+    CFLAGS="$CFLAGS $URCU_CFLAGS $CRYPTO_CFLAGS" LDFLAGS="$LDFLAGS $FLK_LDFLAGS -static"
+    LIBS="$URCU_TOOL_LIBS $CRYPTO_TOOL_LIBS $LIBS"
     AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <urcu/urcu-bp.h>]], [[urcu_bp_synchronize_rcu();]])],
-        [flk_cv_static_tool=yes], [flk_cv_static_tool=no])
+        [FLK_LINK_SHA256([flk_cv_static_tool])], [flk_cv_static_tool=no])
     CFLAGS=$flk_save_CFLAGS LIBS=$flk_save_LIBS LDFLAGS=$flk_save_LDFLAGS])
 ])
 

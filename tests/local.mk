@@ -9,20 +9,22 @@ tests_unit = \
 	tests/unit/copy \
 	tests/unit/deadline \
 	tests/unit/deadlock \
+	tests/unit/digest \
 	tests/unit/error \
 	tests/unit/fd \
 	tests/unit/hold \
 	tests/unit/id \
+	tests/unit/inputs \
 	tests/unit/inspect \
 	tests/unit/isolate \
 	tests/unit/kernel \
+	tests/unit/known \
 	tests/unit/latch \
 	tests/unit/log \
 	tests/unit/nest \
 	tests/unit/output \
 	tests/unit/owner \
 	tests/unit/queue \
-	tests/unit/ready \
 	tests/unit/record \
 	tests/unit/registry \
 	tests/unit/removal \
@@ -34,6 +36,13 @@ tests_unit = \
 	tests/unit/stamp \
 	tests/unit/supervise \
 	tests/unit/tree
+
+# These are about parts of the tool.
+tests_unit_digest_SOURCES = tests/unit/digest.c tools/digest.c
+tests_unit_digest_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
+tests_unit_inputs_SOURCES = tests/unit/inputs.c tools/digest.c tools/inputs.c tools/known.c
+tests_unit_inputs_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
+tests_unit_known_SOURCES = tests/unit/known.c tools/known.c
 
 tests_cli = \
 	tests/cli/abandoned.t \

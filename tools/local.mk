@@ -3,10 +3,13 @@
 bin_PROGRAMS = tools/flockctl
 tools_flockctl_SOURCES = \
 	tools/acquire.h \
+	tools/digest.c tools/digest.h \
 	tools/exit_status.h \
 	tools/flockctl.c \
+	tools/inputs.c tools/inputs.h \
 	tools/job.c tools/job.h \
 	tools/keeper.c \
+	tools/known.c tools/known.h \
 	tools/message.c tools/message.h \
 	tools/options.c tools/options.h \
 	tools/probe.c tools/probe.h \
@@ -29,9 +32,9 @@ tools_flockctl_SOURCES = \
 	tools/verb_version.c \
 	tools/verbs.h
 
-# The library as an archive, and liburcu's where that works: a script starts the tool thousands of times, and liburcu's
-# shared libraries add a sixth to each start. It also makes tools/flockctl itself the program, with no libtool wrapper.
-tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS)
+# The library as an archive, and those of liburcu and libcrypto where that works: a script starts the tool thousands of times, and
+# liburcu's shared libraries add a sixth to each start, libcrypto's more. It also makes tools/flockctl itself the program, with no libtool wrapper.
+tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS) $(CRYPTO_TOOL_LIBS)
 # The same for libc: without the dynamic loader the tool starts in three quarters of the time.
 tools_flockctl_LDFLAGS = $(AM_LDFLAGS) $(FLK_TOOL_LDFLAGS)
 
