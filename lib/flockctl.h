@@ -112,6 +112,8 @@ extern "C" {
 #define FLK_ALL UINT_MAX          /* flk_want.count: every slot of the row */
 #define FLK_SLOTS_MAX 4096u       /* slots of a row */
 #define FLK_NAME_MAX 200          /* bytes of a name, of [A-Za-z0-9._@+-], the first neither '.' nor '-' */
+#define FLK_VALUE_MAX 255         /* bytes of a pool's value: printable ASCII, no space, no comma */
+#define FLK_CHECK_MAX 1023        /* bytes of its check */
 #define FLK_ID_SIZE 32            /* bytes of any id, [a-z][a-z0-9]*, with its NUL */
 
 const char *flk_version(void); /* of the library, "MAJOR.MINOR.PATCH". Since 0.1. */
@@ -134,11 +136,28 @@ int flk_root_describe(char **text) FLK_MUST_CHECK FLK_NONNULL(1);
 /* A sentence that the user should see about the choice of directory, or NULL; static. Since 0.1. */
 const char *flk_root_warning(void);
 
-/* Makes sure that name is a row of slots (1 to FLK_SLOTS_MAX); makes it when it isn't there. -EUSERS: it has another number.
+/* Makes sure that name is a row of slots (1 to FLK_SLOTS_MAX) without values; makes it when it isn't there. -EUSERS: it has
+ * another number, or it is a pool.
  * Since 0.1. */
 int flk_row_define(const char *name, unsigned slots) FLK_MUST_CHECK FLK_NONNULL(1);
+
+/* A pool is a row whose slots stand for something: ports, addresses, devices, one value each. Whoever gets a slot gets its value
+ * (flk_hold_value()), and nobody else has that meanwhile. The values never change; to have others, remove the row. */
+enum flk_pool_flags { FLK_POOL_SPREAD = 1 << 0 }; /* to come; -EINVAL */
+struct flk_pool {
+    const char *const *values; /* of slot 0, 1, ...: all different */
+    size_t n_values;           /* 1 to FLK_SLOTS_MAX */
+    const char *check;         /* to come; NULL */
+    unsigned flags;            /* enum flk_pool_flags */
+    unsigned reserved0;
+    uint64_t reserved[4]; /* 0, else -EINVAL */
+};
+/* Makes sure that name is that pool; makes it when it isn't there. -EUSERS: it has other values, check or flags, or none.
+ * Since 0.1. */
+int flk_pool_define(const char *name, const struct flk_pool *pool) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+
 /* Waits for all slots, then gives the row another number of them; those who wait queue again, in no particular order. -ENOENT:
- * not defined. -EBUSY, -ETIMEDOUT as flk_acquire(). Since 0.1. */
+ * not defined. -EUSERS: it is a pool. -EBUSY, -ETIMEDOUT as flk_acquire(). Since 0.1. */
 int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms) FLK_MUST_CHECK FLK_NONNULL(1);
 /* Waits for all slots, then deletes the row. A name that isn't there is fine. Those who wait go on with a new row of that
  * name. Since 0.1. */
@@ -157,7 +176,8 @@ struct flk_want {
     unsigned slots; /* 0: as the row is, and a new one as the configuration says or else of one; other: -EUSERS if the row differs */
     unsigned flags; /* enum flk_want_flags */
     unsigned reserved0;
-    uint64_t reserved[2]; /* 0, else -EINVAL */
+    const struct flk_pool *pool; /* NULL: as the row is; else -EUSERS if it has other values, or another check where one is given */
+    uint64_t reserved[1];        /* 0, else -EINVAL */
 };
 
 enum flk_foreign {
@@ -239,6 +259,8 @@ size_t flk_hold_names(const struct flk_hold *hold) FLK_NONNULL(1);   /* how many
 const char *flk_hold_name(const struct flk_hold *hold, size_t index) FLK_NONNULL(1);
 /* How many slots of that name, and their numbers, rising. Since 0.1. */
 size_t flk_hold_slots(const struct flk_hold *hold, size_t index, const unsigned **slots) FLK_NONNULL(1, 3);
+/* The value of the slot with that index in flk_hold_slots(); NULL: it has none. Since 0.1. */
+const char *flk_hold_value(const struct flk_hold *hold, size_t index, size_t slot_index) FLK_NONNULL(1);
 /* 1: an exclusive holder of one of the slots before us died without releasing it. Since 0.1. */
 int flk_hold_abandoned(const struct flk_hold *hold) FLK_NONNULL(1);
 const struct flk_holder *flk_hold_predecessor(const struct flk_hold *hold) FLK_NONNULL(1); /* NULL: not abandoned; since 0.1 */
@@ -247,7 +269,7 @@ int64_t flk_hold_waited_ms(const struct flk_hold *hold) FLK_NONNULL(1);         
  * limit allows; they stay taken while any such process has them, and releasing only closes ours. off: no longer inherited by
  * those made later. Since 0.1. */
 int flk_hold_inherit(struct flk_hold *hold, int on) FLK_MUST_CHECK FLK_NONNULL(1);
-/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes, _DIR when the
+/* environ with FLOCKCTL_NAME, _ID, _SLOT, _SLOTS, _SLOTS_1..., _VALUE, _VALUES, _VALUES_1..., _ABANDONED, _WAITED_MS as flockctl(1) describes, _DIR when the
  * lock directory was chosen by flk_root_set() or that variable, and, once flk_hold_inherit() is on, _HELD, by which what runs with
  * it may draw from this hold. One free(). Since 0.1. */
 int flk_hold_environ(const struct flk_hold *hold, char ***envp) FLK_MUST_CHECK FLK_NONNULL(1, 2);

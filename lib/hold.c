@@ -18,6 +18,7 @@
 #include "root.h"
 #include "shared.h"
 #include "slot.h"
+#include "values.h"
 
 #define HELD_MAX 98304 /* bytes of FLOCKCTL_HELD */
 
@@ -131,6 +132,7 @@ void fk_part_free(struct fk_part *part)
         free(part->slots);
         free(part->fds);
     }
+    free(part->values_wanted);
     free(part->predecessor);
     free(part->path);
     free(part->shown);
@@ -354,6 +356,17 @@ size_t flk_hold_slots(const struct flk_hold *hold, size_t index, const unsigned 
     return hold->parts[index].count;
 }
 
+static const char *value_of(const struct fk_part *part, size_t index)
+{
+    const struct fk_row *row = part->outer ? part->outer : part->row;
+    return row && row->values && index < part->count ? row->values->value[shown_slots(part)[index]] : NULL;
+}
+
+const char *flk_hold_value(const struct flk_hold *hold, size_t index, size_t slot_index)
+{
+    return index < hold->n_parts ? value_of(&hold->parts[index], slot_index) : NULL;
+}
+
 int flk_hold_abandoned(const struct flk_hold *hold)
 {
     return hold->predecessor != NULL;
@@ -428,6 +441,17 @@ static void put_slots(FILE *out, const struct fk_part *part)
     fputc('\0', out);
 }
 
+/* Nothing for a row that has none. */
+static void put_values(FILE *out, const struct fk_part *part, const char *name)
+{
+    if (!value_of(part, 0))
+        return;
+    fprintf(out, "FLOCKCTL_%s=", name);
+    for (unsigned i = 0; i < part->count; i++)
+        fprintf(out, "%s%s", i ? " " : "", value_of(part, i));
+    fputc('\0', out);
+}
+
 static const char *look_up(char *const *base, const char *name)
 {
     size_t length = strlen(name);
@@ -456,6 +480,18 @@ static void put_held(FILE *out, const struct flk_hold *hold, char *const *base, 
     fputc('\0', out);
 }
 
+static void put_all_values(FILE *out, const struct flk_hold *hold)
+{
+    char name[32];
+    if (value_of(&hold->parts[0], 0))
+        fprintf(out, "FLOCKCTL_VALUE=%s%c", value_of(&hold->parts[0], 0), '\0');
+    put_values(out, &hold->parts[0], "VALUES");
+    for (size_t i = 0; i < hold->n_parts; i++) {
+        snprintf(name, sizeof name, "VALUES_%zu", i + 1);
+        put_values(out, &hold->parts[i], name);
+    }
+}
+
 /* NUL-terminated assignments, one after the other. */
 static void put_variables(FILE *out, const struct flk_hold *hold, char *const *base, const int *fds)
 {
@@ -470,6 +506,7 @@ static void put_variables(FILE *out, const struct flk_hold *hold, char *const *b
         fprintf(out, "FLOCKCTL_SLOTS_%zu=", i + 1);
         put_slots(out, &hold->parts[i]);
     }
+    put_all_values(out, hold);
     if (fk_root_named())
         fprintf(out, "FLOCKCTL_DIR=%s%c", fk_root_named(), '\0');
     if (hold->predecessor)
@@ -482,7 +519,8 @@ static void put_variables(FILE *out, const struct flk_hold *hold, char *const *b
 /* Variables of ours that an outer flockctl set and that don't hold for this one are taken out. */
 static bool is_replaced(const char *assignment, bool held)
 {
-    static const char *const ours[] = {"NAME=", "ID=", "SLOT=", "SLOTS=", "SLOTS_", "ABANDONED=", "WAITED_MS="};
+    static const char *const ours[] = {"NAME=",  "ID=",     "SLOT=",   "SLOTS=",     "SLOTS_",
+                                       "VALUE=", "VALUES=", "VALUES_", "ABANDONED=", "WAITED_MS="};
     if (strncmp(assignment, "FLOCKCTL_", 9) != 0)
         return false;
     if (strncmp(assignment + 9, "HELD=", 5) == 0)

@@ -33,6 +33,7 @@ struct fk_part {
     const struct fk_output *output; /* whose lock it is, as long as the request lasts; NULL */
     char *path;                     /* of that output, and behind it the text; else NULL */
     unsigned wanted, slots_wanted; /* as in struct flk_want */
+    struct fk_values *values_wanted; /* NULL: whatever it has */
     bool shared;
     int place; /* of a shared holder's record */
     struct fk_row *row;   /* NULL: not yet open */

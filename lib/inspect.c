@@ -22,6 +22,7 @@
 #include "root.h"
 #include "shared.h"
 #include "tree.h"
+#include "values.h"
 
 #define LOOKS 4 /* at a slot that changes hands while we look */
 
@@ -479,27 +480,47 @@ static int list_names(struct fk_arena *arena, int parent, const char *path, stru
     return 0;
 }
 
-static int look_at_row(struct looker *looker, const char *name, const char *under);
+static int look_at_row(struct looker *looker, const char *name, const char *under, const struct fk_row *outer);
 
 static int look_under(struct looker *looker, const char *name, const struct fk_row *row)
 {
     struct list ids = {0};
     int code = list_names(looker->arena, row->directory, "under", &ids);
     for (size_t i = 0; code == 0 && i < ids.count; i++)
-        code = look_at_row(looker, name, ids.items[i]);
+        code = look_at_row(looker, name, ids.items[i], row);
     return code;
 }
 
-static int look_at_open_row(struct looker *looker, struct view *view, const struct fk_row *row)
+/* Slots of a row below a hold have the values of that hold's slots. */
+static int show_values(struct looker *looker, const struct fk_row *row, const struct fk_row *outer,
+                       struct flk_row *shown)
+{
+    const struct fk_values *values = outer ? outer->values : row->values;
+    unsigned *numbers = values && outer ? malloc(row->slots * sizeof *numbers) : NULL;
+    int code = numbers ? fk_row_read_numbers(row, numbers) : values && outer ? -ENOMEM : 0;
+    for (size_t i = 0; code == 0 && values && i < shown->n_slots; i++) {
+        unsigned at = numbers ? numbers[i] : (unsigned)i;
+        if (at < values->n)
+            ((struct flk_slot *)shown->slots[i])->value = fk_arena_text(looker->arena, values->value[at]);
+    }
+    free(numbers);
+    return code;
+}
+
+/* outer: the row of which it has slots, or NULL. */
+static int look_at_open_row(struct looker *looker, struct view *view, const struct fk_row *row,
+                            const struct fk_row *outer)
 {
     int code = fk_looker_slots(looker, row, &view->row);
+    if (code == 0)
+        code = show_values(looker, row, outer, &view->row);
     if (code == 0)
         code = list_waiters(looker, row, &view->row);
     return code == 0 && !view->row.under ? look_under(looker, view->row.name, row) : code;
 }
 
 /* A damaged row doesn't keep the others from being shown. */
-static int look_at_row(struct looker *looker, const char *name, const char *under)
+static int look_at_row(struct looker *looker, const char *name, const char *under, const struct fk_row *outer)
 {
     struct fk_row *row;
     char path[2 * FLK_NAME_MAX + 16];
@@ -512,7 +533,7 @@ static int look_at_row(struct looker *looker, const char *name, const char *unde
     if (!view)
         return fk_fail(-ENOMEM, "out of memory");
     if (code == 0) {
-        code = look_at_open_row(looker, view, row);
+        code = look_at_open_row(looker, view, row, outer);
         bool gone = code < 0 && !is_fatal(code) && !fk_row_is_current(row);
         fk_row_free(row);
         if (gone)
@@ -751,7 +772,7 @@ static int look_at_all(struct looker *looker, const char *const *names)
     int code = fk_looker_rows(looker, names, &list);
     for (size_t i = 0; code == 0 && i < list.count; i++)
         if (i == 0 || strcmp(list.items[i - 1], list.items[i]) != 0)
-            code = look_at_row(looker, list.items[i], NULL);
+            code = look_at_row(looker, list.items[i], NULL, NULL);
     if (code == 0)
         code = fk_looker_answer(looker, NULL);
     return code == 0 && looker->arena->failed ? fk_fail(-ENOMEM, "out of memory") : code;

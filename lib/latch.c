@@ -49,12 +49,14 @@ void fk_latch_unlock(int fd)
     flock(fd, LOCK_UN);
 }
 
-static const char header_format[] = "slots=%010u\nnumber=%020llu\nliving=%020llu\nshared=%u\nadmitted=%020llu\n";
+static const char header_format[] = 
+    "slots=%010u\nnumber=%020llu\nliving=%020llu\nshared=%u\nadmitted=%020llu\npool=%u\n";
 #define SLOTS_AT 6
 #define NUMBER_AT (SLOTS_AT + 10 + 8)
 #define LIVING_AT (NUMBER_AT + 20 + 8)
 #define SHARED_AT (LIVING_AT + 20 + 8)
 #define ADMITTED_AT (SHARED_AT + 1 + 10)
+#define KIND_AT (ADMITTED_AT + 20 + 6)
 
 /* digits decimal digits at text and then a newline. */
 static int get_number(const char *text, int digits, uint64_t *value)
@@ -72,17 +74,19 @@ static int get_number(const char *text, int digits, uint64_t *value)
 int fk_latch_read(int fd, struct fk_latch *latch, char *record)
 {
     char header[FK_LATCH_HEADER + FK_RECORD_SIZE];
-    uint64_t slots, shared;
+    uint64_t slots, shared, kind = 0;
     ssize_t length = pread(fd, header, sizeof header, 0);
     if (length < 0)
         return -errno;
     if (length != sizeof header || memcmp(header, "slots=", SLOTS_AT) != 0 ||
         get_number(header + SLOTS_AT, 10, &slots) < 0 || get_number(header + NUMBER_AT, 20, &latch->number) < 0 ||
         get_number(header + LIVING_AT, 20, &latch->living) < 0 || get_number(header + SHARED_AT, 1, &shared) < 0 ||
-        get_number(header + ADMITTED_AT, 20, &latch->admitted) < 0 || slots < 1 || slots > FLK_SLOTS_MAX)
+        get_number(header + ADMITTED_AT, 20, &latch->admitted) < 0 ||
+        get_number(header + KIND_AT, 1, &kind) < 0 || slots < 1 || slots > FLK_SLOTS_MAX)
         return -EBADMSG;
     latch->slots = (unsigned)slots;
     latch->shared = shared;
+    latch->kind = (unsigned)kind;
     memcpy(record, header + FK_LATCH_HEADER, FK_RECORD_SIZE);
     return 0;
 }
@@ -92,7 +96,7 @@ static void format_header(char header[FK_LATCH_HEADER], const struct fk_latch *l
 {
     int length = snprintf(header, FK_LATCH_HEADER, header_format, latch->slots, (unsigned long long)latch->number,
                           (unsigned long long)latch->living, latch->shared ? 1u : 0u,
-                          (unsigned long long)latch->admitted);
+                          (unsigned long long)latch->admitted, latch->kind % 10);
     memset(header + length, ' ', FK_LATCH_HEADER - (size_t)length);
     header[FK_LATCH_HEADER - 1] = '\n';
 }
@@ -112,13 +116,13 @@ int fk_latch_write_both(int fd, const struct fk_latch *latch, const char *record
     return fk_fd_write_at(fd, both, FK_LATCH_HEADER + length, 0);
 }
 
-int fk_latch_init(int fd, unsigned slots)
+int fk_latch_init(int fd, unsigned slots, unsigned kind)
 {
     char place[FK_RECORD_SIZE];
     memset(place, ' ', sizeof place);
     memcpy(place, "-\nend\n", 6);
     place[sizeof place - 1] = '\n';
-    int code = fk_latch_write(fd, &(struct fk_latch){.slots = slots});
+    int code = fk_latch_write(fd, &(struct fk_latch){.slots = slots, .kind = kind});
     for (unsigned slot = 0; code == 0 && slot < slots; slot++)
         code = fk_fd_write_at(fd, place, sizeof place, fk_latch_record_at(slot));
     return code;

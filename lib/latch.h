@@ -8,6 +8,7 @@
  *     living=  the number of the ticket that was the last in the queue when somebody looked; 0: the queue was empty
  *     admitted= the last ticket that was admitted: nobody with such a number or a smaller one waits
  *     shared=  1: there may be records of shared holders
+ *     pool=    enum fk_kind: what else the row has; fixed for the life of the file
  * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; then of who waits (queue.h), and of shared holders (shared.h). They stand in this
  * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite: a
  * new number before its ticket is made, the number admitted after the slots were taken. A crash leaves a number that nobody
@@ -26,10 +27,17 @@
 #define FK_WAITERS 1024u
 #define FK_WAITER_SIZE 512 /* of a place: the number, a newline and a record */
 
+enum fk_kind {
+    FK_HAS_VALUES = 1 << 0, /* files of the row, see values.h */
+    FK_HAS_CHECK = 1 << 1,
+    FK_SPREADS = 1 << 2, /* of the free slots the one that was unused longest is taken first */
+};
+
 struct fk_latch {
     unsigned slots;
     uint64_t number, living, admitted;
     bool shared;
+    unsigned kind;
 };
 
 /* flock belongs to the open file description, so one descriptor is used by one thread at a time. Never blocks in flock: who
@@ -43,7 +51,7 @@ int fk_latch_write(int fd, const struct fk_latch *latch);
 /* The same and the record of slot 0, length bytes, in one call: they are neighbours. */
 int fk_latch_write_both(int fd, const struct fk_latch *latch, const char *record, size_t length);
 /* A new latch's content. */
-int fk_latch_init(int fd, unsigned slots);
+int fk_latch_init(int fd, unsigned slots, unsigned kind);
 
 static inline off_t fk_latch_record_at(unsigned slot)
 {

@@ -42,6 +42,7 @@ libflk_sources = \
 	lib/supervise.c lib/supervise.h \
 	lib/tree.c lib/tree.h \
 	lib/utf8.c lib/utf8.h \
+	lib/values.c lib/values.h \
 	lib/waiting.c lib/waiting.h
 
 include_HEADERS = lib/flockctl.h lib/flockctl.hpp

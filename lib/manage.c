@@ -14,6 +14,7 @@
 #include "request.h"
 #include "root.h"
 #include "row.h"
+#include "values.h"
 
 static int check_slots(const char *name, unsigned slots)
 {
@@ -44,6 +45,12 @@ static int check_change(const char *name, unsigned slots)
     return code == 0 ? check_declared(name, slots) : code;
 }
 
+static int is_pool(const struct fk_row *row, const char *what)
+{
+    return fk_fail(-EUSERS, "%s is a pool of %u value%s and can't %s; remove it first: flockctl remove %s", row->text,
+                   row->slots, row->slots == 1 ? "" : "s", what, row->text);
+}
+
 int flk_row_define(const char *name, unsigned slots)
 {
     struct fk_row *row;
@@ -51,8 +58,39 @@ int flk_row_define(const char *name, unsigned slots)
     int code = check_change(name, slots);
     if (code == 0)
         code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
+    if (code < 0)
+        return code;
+    if (row->values)
+        code = is_pool(row, "have slots without any");
+    fk_registry_unref(row);
+    return code;
+}
+
+/* A row that was there before may have more than what was asked for. */
+static int check_pool(const struct fk_row *row, const struct fk_values *values)
+{
+    struct fk_values_difference difference;
+    if (fk_values_agree(row->values, values, true, &difference))
+        return 0;
+    return fk_fail(-EUSERS, "%s has %s, not %s; define it as it is, or first: flockctl remove %s", row->text,
+                   difference.there, difference.wanted, row->text);
+}
+
+int flk_pool_define(const char *name, const struct flk_pool *pool)
+{
+    struct fk_row *row;
+    struct fk_values *values = NULL;
+    FK_ENTER();
+    int code = fk_row_check_name(name);
     if (code == 0)
+        code = fk_values_make(name, pool, &values);
+    if (code == 0)
+        code = fk_row_open_pool(name, 0, values, FK_ROW_MAKE, &row);
+    if (code == 0) {
+        code = check_pool(row, values);
         fk_registry_unref(row);
+    }
+    free(values);
     return code;
 }
 
@@ -85,13 +123,17 @@ int flk_row_path(const char *name, unsigned slots, unsigned *n_slots, char **pat
 }
 
 /* All slots of a row that is there. */
-static int acquire_all(const char *name, int64_t timeout_ms, struct flk_hold **hold)
+static int acquire_all(const char *name, bool resize, int64_t timeout_ms, struct flk_hold **hold)
 {
     struct fk_row *row;
     int code = fk_row_open(name, 0, FK_ROW_LOOK, &row);
     if (code < 0)
         return code;
+    if (resize && row->values)
+        code = is_pool(row, "get another number of slots");
     fk_registry_unref(row);
+    if (code < 0)
+        return code;
     return fk_acquire_many(&(struct flk_want){.name = name, .count = FLK_ALL}, 1, NULL, FK_WHOLE_ROW, timeout_ms, hold);
 }
 
@@ -101,11 +143,13 @@ int flk_row_resize(const char *name, unsigned slots, int64_t timeout_ms)
     FK_ENTER();
     int code = check_change(name, slots);
     if (code == 0)
-        code = acquire_all(name, timeout_ms, &hold);
+        code = acquire_all(name, true, timeout_ms, &hold);
     if (code < 0)
         return code;
     struct fk_row *row = hold->parts[0].row;
-    if (row->slots != slots)
+    if (row->values) /* made so meanwhile */
+        code = is_pool(row, "get another number of slots");
+    else if (row->slots != slots)
         code = fk_row_exchange(row, slots);
     flk_hold_release(hold);
     return code;
@@ -115,7 +159,7 @@ int flk_row_remove(const char *name, int64_t timeout_ms)
 {
     struct flk_hold *hold;
     FK_ENTER();
-    int code = acquire_all(name, timeout_ms, &hold);
+    int code = acquire_all(name, false, timeout_ms, &hold);
     if (code == -ENOENT)
         return 0;
     if (code < 0)

@@ -26,6 +26,7 @@
 #include "registry.h"
 #include "shared.h"
 #include "slot.h"
+#include "values.h"
 
 #define LOOK_EVERY FK_SECOND
 #define LATCH_PATIENCE (10 * FK_MS) /* of one step; should its holder be stopped, we come back */
@@ -80,15 +81,15 @@ static struct fk_part *current_part(const struct flk_request *request)
 
 static int check_want(const struct flk_want *want)
 {
-    if ((want->flags & ~(unsigned)FLK_SHARED) || want->reserved0 || want->reserved[0] || want->reserved[1])
+    if ((want->flags & ~(unsigned)FLK_SHARED) || want->reserved0 || want->reserved[0])
         return fk_fail(-EINVAL, "the request for %s uses something that this release doesn't know", want->name);
-    if (want->slots && want->count != FLK_ALL && want->count > want->slots) /* said before it is made */
-        return fk_fail(-EINVAL, "%u of %u slots of %s can't be had; ask for fewer", want->count, want->slots,
-                       want->name);
+    size_t slots = want->pool ? want->pool->n_values : want->slots;
+    if (slots && want->count != FLK_ALL && want->count > slots) /* said before it is made */
+        return fk_fail(-EINVAL, "%u of %zu slots of %s can't be had; ask for fewer", want->count, slots, want->name);
     if ((want->flags & FLK_SHARED) && want->count > 1)
         return fk_fail(-EINVAL, "%s can't be both shared and counted; leave one out", want->name);
-    if ((want->flags & FLK_SHARED) && want->slots > 1)
-        return fk_fail(-EINVAL, "%s can't be shared with %u slots; only a row of one can", want->name, want->slots);
+    if ((want->flags & FLK_SHARED) && slots > 1)
+        return fk_fail(-EINVAL, "%s can't be shared with %zu slots; only a row of one can", want->name, slots);
     return 0;
 }
 
@@ -142,7 +143,11 @@ static int copy_wants(struct flk_request *request, const struct flk_want *wants,
         part->shared = wants[i].flags & FLK_SHARED;
     }
     request->n_parts = n_wants;
-    return sort_parts(request);
+    int code = sort_parts(request);
+    for (size_t i = 0; code == 0 && i < n_wants; i++)
+        if (wants[i].pool)
+            code = fk_values_make(wants[i].name, wants[i].pool, &request->parts[i].values_wanted);
+    return code;
 }
 
 static int copy_options(struct flk_request *request, const struct flk_options *options)
@@ -234,10 +239,14 @@ static int cannot_draw(const struct flk_request *request, const struct fk_part *
     return 0;
 }
 
-static int cannot_have(const struct fk_part *part, unsigned slots)
+static int cannot_have(const struct fk_part *part, const struct fk_row *row)
 {
+    unsigned slots = row->slots;
     if (part->shared && slots > 1)
         return fk_fail(-EINVAL, "%s has %u slots, so it can't be shared; only a row of one can", part->name, slots);
+    if (part->wanted != FLK_ALL && part->wanted > slots && row->values)
+        return fk_fail(-EINVAL, "%s has %u value%s, so %u can't be had; ask for fewer", part->name, slots,
+                       slots == 1 ? "" : "s", part->wanted);
     if (part->wanted != FLK_ALL && part->wanted > slots)
         return fk_fail(-EINVAL, "%s has %u slot%s, so %u can't be had; ask for fewer, or: flockctl resize %s %u",
                        part->name, slots, slots == 1 ? "" : "s", part->wanted, part->name, part->wanted);
@@ -267,10 +276,10 @@ static int open_row(struct fk_part *part)
     struct fk_row *row;
     enum fk_row_create create = part->wanted > 1 ? FK_ROW_MAKE_DECLARED : FK_ROW_MAKE;
     int code = part->output ? fk_row_open_output(part->output, &row)
-                            : fk_row_open(part->name, part->slots_wanted, create, &row);
+                            : fk_row_open_pool(part->name, part->slots_wanted, part->values_wanted, create, &row);
     if (code < 0)
         return code;
-    code = cannot_have(part, row->slots);
+    code = cannot_have(part, row);
     if (code == 0)
         code = make_room(part, part->wanted == FLK_ALL ? row->slots : part->wanted);
     if (code < 0) {

@@ -25,6 +25,7 @@
 #include "removal.h"
 #include "root.h"
 #include "slot.h"
+#include "values.h"
 
 #define FILE_MODE (0600 | S_ISVTX) /* sticky: sweepers of runtime directories leave it alone */
 #define TEMPORARY ".tmp."
@@ -195,15 +196,44 @@ static int make_slots(int directory, unsigned slots)
     return 0;
 }
 
-static int make_latch(int directory, unsigned slots)
+#define NUMBER_SIZE 11 /* of a slot in the file `numbers`, with its newline */
+
+/* Which slots of the row above they are. */
+static int write_numbers(int directory, unsigned slots, const unsigned *numbers)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "numbers", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    char line[NUMBER_SIZE + 1];
+    int code = fd < 0 ? fd : 0;
+    for (unsigned slot = 0; code == 0 && slot < slots; slot++) {
+        snprintf(line, sizeof line, "%010u\n", numbers[slot]);
+        code = fk_fd_write_at(fd, line, NUMBER_SIZE, (off_t)slot * NUMBER_SIZE);
+    }
+    return code;
+}
+
+static int write_output(int directory, const struct fk_output *output)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "output", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+    return fd < 0 ? fd : fk_fd_write_at(fd, output->path, strlen(output->path), 0);
+}
+
+/* What a new row is to have. */
+struct plan {
+    unsigned slots;
+    const struct fk_values *values; /* NULL: none */
+    const unsigned *numbers;        /* of a row below a hold, else NULL */
+    const struct fk_output *output; /* whose lock it is, or NULL */
+};
+
+static int make_latch(int directory, const struct plan *plan)
 {
     FK_CLOSE_FD int fd = fk_fd_open(directory, "latch", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
     if (fd < 0)
         return fd;
-    return fchmod(fd, FILE_MODE) < 0 ? -errno : fk_latch_init(fd, slots);
+    return fchmod(fd, FILE_MODE) < 0 ? -errno : fk_latch_init(fd, plan->slots, fk_values_kind(plan->values));
 }
 
-static int fill(int directory, unsigned slots)
+static int fill(int directory, const struct plan *plan)
 {
     int code = make_directory(directory, "slots");
     if (code == 0)
@@ -211,8 +241,14 @@ static int fill(int directory, unsigned slots)
     if (code == 0)
         code = make_directory(directory, "holders");
     if (code == 0)
-        code = make_slots(directory, slots);
-    return code < 0 ? code : make_latch(directory, slots);
+        code = make_slots(directory, plan->slots);
+    if (code == 0 && plan->values)
+        code = fk_values_write(directory, plan->values);
+    if (code == 0 && plan->numbers)
+        code = write_numbers(directory, plan->slots, plan->numbers);
+    if (code == 0 && plan->output)
+        code = write_output(directory, plan->output);
+    return code < 0 ? code : make_latch(directory, plan);
 }
 
 /* A new empty directory of our own in rows, flocked. -EAGAIN: a sweeper was quicker than our flock. */
@@ -236,35 +272,20 @@ static int make_temporary(int rows, char name[64])
 }
 
 /* A whole row under a temporary name; its directory's descriptor, which keeps sweepers away. */
-static int build(int rows, unsigned slots, char temporary[64])
+static int build(int rows, const struct plan *plan, char temporary[64])
 {
     int fd = -EAGAIN;
     for (int tries = 0; fd == -EAGAIN && tries < TRIES; tries++)
         fd = make_temporary(rows, temporary);
     if (fd < 0)
         return fd;
-    int code = fill(fd, slots);
+    int code = fill(fd, plan);
     if (code < 0) {
         delete_tree(rows, temporary);
         fk_fd_close(&fd);
         return code;
     }
     return fd;
-}
-
-#define NUMBER_SIZE 11 /* of a slot in the file `numbers`, with its newline */
-
-/* Which slots of the row above they are. */
-static int write_numbers(int directory, unsigned slots, const unsigned *numbers)
-{
-    FK_CLOSE_FD int fd = fk_fd_open(directory, "numbers", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
-    char line[NUMBER_SIZE + 1];
-    int code = fd < 0 ? fd : 0;
-    for (unsigned slot = 0; code == 0 && slot < slots; slot++) {
-        snprintf(line, sizeof line, "%010u\n", numbers[slot]);
-        code = fk_fd_write_at(fd, line, NUMBER_SIZE, (off_t)slot * NUMBER_SIZE);
-    }
-    return code;
 }
 
 int fk_row_read_numbers(const struct fk_row *row, unsigned *numbers)
@@ -279,35 +300,19 @@ int fk_row_read_numbers(const struct fk_row *row, unsigned *numbers)
     return 0;
 }
 
-static int write_output(int directory, const struct fk_output *output)
-{
-    FK_CLOSE_FD int fd = fk_fd_open(directory, "output", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
-    return fd < 0 ? fd : fk_fd_write_at(fd, output->path, strlen(output->path), 0);
-}
-
-/* What a new row is to have. */
-struct plan {
-    unsigned slots;
-    const unsigned *numbers;        /* of a row below a hold, else NULL */
-    const struct fk_output *output; /* whose lock it is, or NULL */
-};
-
 /* -EEXIST: somebody else made it meanwhile. */
 static int make(int rows, const char *text, const struct plan *plan)
 {
     char temporary[64];
     const char *shown = plan->output ? plan->output->shown : text;
     sweep(rows);
-    FK_CLOSE_FD int directory = build(rows, plan->slots, temporary);
+    FK_CLOSE_FD int directory = build(rows, plan, temporary);
     if (directory < 0)
         return fk_fail_errno(directory, "can't make the row %s of %u slot%s", shown, plan->slots,
                              plan->slots == 1 ? "" : "s");
-    int code = plan->numbers ? write_numbers(directory, plan->slots, plan->numbers) : 0;
-    if (code == 0 && plan->output)
-        code = write_output(directory, plan->output);
-    if (code == 0 && renameat2(rows, temporary, rows, last_part(text), RENAME_NOREPLACE) == 0)
+    if (renameat2(rows, temporary, rows, last_part(text), RENAME_NOREPLACE) == 0)
         return 0;
-    code = code < 0 ? code : -errno;
+    int code = -errno;
     delete_tree(rows, temporary);
     bool gone = plan->numbers && code == -ENOENT;
     return code == -EEXIST || gone ? code : fk_fail_errno(code, "can't make the row %s", shown);
@@ -366,6 +371,16 @@ static int look_at_directory(struct fk_row *row)
     return 0;
 }
 
+static int read_values(struct fk_row *row, unsigned kind)
+{
+    int code = fk_values_read(row->directory, row->slots, kind, &row->values);
+    if (code == -ENOENT && !fk_row_is_current(row))
+        return -ESTALE;
+    if (code == -EBADMSG || code == -ENOENT)
+        return fk_row_damaged(row->text, "its values can't be read");
+    return code < 0 ? fk_fail_errno(code, "can't read the values of %s", row->text) : 0;
+}
+
 static int look_at_latch(struct fk_row *row)
 {
     struct stat status;
@@ -380,7 +395,7 @@ static int look_at_latch(struct fk_row *row)
         return fk_row_damaged(row->text, "its latch can't be read");
     row->slots = latch.slots;
     row->covered = fk_nest_is_hinted(row, record, latch.shared);
-    return 0;
+    return latch.kind ? read_values(row, latch.kind) : 0;
 }
 
 /* From disk. Without a sentence: -ENOENT, it isn't there; -ESTALE, it was removed or replaced while we looked. */
@@ -453,7 +468,8 @@ static int fail_tries(const char *name)
 }
 
 /* From disk, made when it isn't there; never handed out unless it was whole. */
-static int open_or_make(const char *name, unsigned wanted, enum fk_row_create create, struct fk_row **row)
+static int open_or_make(const char *name, unsigned wanted, const struct fk_values *values, enum fk_row_create create,
+                        struct fk_row **row)
 {
     FK_CLOSE_FD int rows = -1;
     int code = open_rows(name, &rows);
@@ -467,10 +483,10 @@ static int open_or_make(const char *name, unsigned wanted, enum fk_row_create cr
             return code;
         if (create == FK_ROW_LOOK)
             return fk_fail(-ENOENT, "%s isn't defined; first: flockctl define %s --slots N", name, name);
-        unsigned slots = 0;
-        code = decide_slots(name, wanted, create, &slots);
+        struct plan plan = {.values = values};
+        code = decide_slots(name, wanted, create, &plan.slots);
         if (code == 0)
-            code = make(rows, name, &(struct plan){.slots = slots});
+            code = make(rows, name, &plan);
         if (code < 0 && code != -EEXIST)
             return code;
     }
@@ -488,13 +504,42 @@ static int check_text(const char *text, enum fk_row_create create)
                : fk_fail(-EINVAL, "that isn't the lock of an output");
 }
 
-int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **out)
+/* Is it as it was asked for? */
+static int check_form(const struct fk_row *row, unsigned slots, const struct fk_values *values)
+{
+    struct fk_values_difference difference;
+    const char *name = row->text;
+    if (values && !row->values)
+        return fk_fail(-EUSERS, "%s has %u slot%s without values; to make it a pool: flockctl remove %s", name,
+                       row->slots, row->slots == 1 ? "" : "s", name);
+    if (values && !fk_values_agree(row->values, values, false, &difference))
+        return fk_fail(-EUSERS, "%s has %s, not %s; ask for what it has, or: flockctl remove %s", name,
+                       difference.there, difference.wanted, name);
+    if (slots && row->slots != slots && row->values)
+        return fk_fail(-EUSERS, "%s has %u value%s, not %u slot%s; ask for as many, or: flockctl remove %s", name,
+                       row->slots, row->slots == 1 ? "" : "s", slots, slots == 1 ? "" : "s", name);
+    if (slots && row->slots != slots)
+        return fk_fail(-EUSERS, "%s has %u slot%s, not %u; ask for as many, or: flockctl resize %s %u", name,
+                       row->slots, row->slots == 1 ? "" : "s", slots, name, slots);
+    return 0;
+}
+
+int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **row)
+{
+    return fk_row_open_pool(name, slots, NULL, create, row);
+}
+
+int fk_row_open_pool(const char *name, unsigned slots, const struct fk_values *values, enum fk_row_create create,
+                     struct fk_row **out)
 {
     int code;
+    if (values)
+        slots = values->n;
     if (slots > FLK_SLOTS_MAX)
         return fk_fail(-EINVAL, "%u slots for %s are too many; a row has 1 to %u", slots, name, FLK_SLOTS_MAX);
     struct fk_row *row = fk_registry_get(name);
-    if (row && (create == FK_ROW_LOOK || (slots && row->slots != slots)) && !fk_row_is_current(row)) {
+    bool doubtful = row && (create == FK_ROW_LOOK || check_form(row, slots, values) < 0);
+    if (doubtful && !fk_row_is_current(row)) {
         fk_registry_retire(row);
         fk_registry_unref(row);
         row = NULL;
@@ -502,21 +547,19 @@ int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, str
     if (!row) {
         code = check_text(name, create);
         if (code == 0)
-            code = open_or_make(name, slots, create, &row);
+            code = open_or_make(name, slots, values, create, &row);
         if (code < 0)
             return code;
         row = fk_registry_put(row);
         if (!row)
             return fk_fail(-ENOMEM, "out of memory");
     }
-    if (slots && row->slots != slots) {
-        code = fk_fail(-EUSERS, "%s has %u slot%s, not %u; ask for as many, or: flockctl resize %s %u", name,
-                       row->slots, row->slots == 1 ? "" : "s", slots, name, slots);
+    code = check_form(row, slots, values);
+    if (code < 0)
         fk_registry_unref(row);
-        return code;
-    }
-    *out = row;
-    return 0;
+    else
+        *out = row;
+    return code;
 }
 
 /* ---- the lock of an output ---- */
@@ -612,6 +655,7 @@ int fk_row_open_under(const char *name, const char *id, unsigned slots, const un
 static void free_memory(struct fk_row *row)
 {
     free(row->watches);
+    free(row->values);
     free(row);
 }
 
@@ -776,7 +820,7 @@ int fk_row_exchange(struct fk_row *row, unsigned slots)
     if (code < 0)
         return code;
     sweep(rows);
-    FK_CLOSE_FD int fresh = build(rows, slots, temporary);
+    FK_CLOSE_FD int fresh = build(rows, &(struct plan){.slots = slots}, temporary);
     if (fresh < 0)
         return fk_fail_errno(fresh, "can't make %s with %u slots", row->text, slots);
     code = fk_row_enter(row, FK_NEVER, &section);

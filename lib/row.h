@@ -23,6 +23,7 @@
 #include "output.h"
 
 struct fk_name;
+struct fk_values;
 
 #define FK_SPARE_LATCHES 3
 #define FK_ROW_PLACE_SIZE (FLK_NAME_MAX + FLK_ID_SIZE + 16)
@@ -40,6 +41,7 @@ struct fk_row {
     dev_t device;
     ino_t inode; /* of the directory */
     unsigned slots;
+    struct fk_values *values; /* NULL: none */
     bool covered; /* when it was opened a command held some of it, perhaps one that we run under */
     int directory;
     int latch; /* lent to one section at a time; for pread and pwrite anybody's */
@@ -76,6 +78,9 @@ int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, str
 /* The lock of an output, made when it isn't there: of one slot, and with a file `output` that has the output's path, bytes as
  * they are, for those who only have the row. */
 int fk_row_open_output(const struct fk_output *output, struct fk_row **row);
+/* The same with the values that it must have, in what they say: -EUSERS. NULL: whatever it has. */
+int fk_row_open_pool(const char *name, unsigned slots, const struct fk_values *values, enum fk_row_create create,
+                     struct fk_row **row);
 /* The row NAME/under/ID, of which slot K is number numbers[K] of the row NAME. numbers NULL: -ENOENT without a sentence when it isn't
  * there. -ESTALE, also without: the row NAME has gone. */
 int fk_row_open_under(const char *name, const char *id, unsigned slots, const unsigned *numbers, struct fk_row **row);

@@ -35,7 +35,8 @@ tests_unit = \
 	tests/unit/slot \
 	tests/unit/stamp \
 	tests/unit/supervise \
-	tests/unit/tree
+	tests/unit/tree \
+	tests/unit/values
 
 # These are about parts of the tool.
 tests_unit_digest_SOURCES = tests/unit/digest.c tools/digest.c
@@ -62,6 +63,7 @@ tests_cli = \
 	tests/cli/nest_proof.t \
 	tests/cli/order.t \
 	tests/cli/podman.t \
+	tests/cli/pool.t \
 	tests/cli/run.t \
 	tests/cli/signals.t \
 	tests/cli/status.t \

@@ -12,6 +12,7 @@ tools_flockctl_SOURCES = \
 	tools/known.c tools/known.h \
 	tools/message.c tools/message.h \
 	tools/options.c tools/options.h \
+	tools/pool.c tools/pool.h \
 	tools/probe.c tools/probe.h \
 	tools/report.c tools/report.h \
 	tools/signals.c tools/signals.h \

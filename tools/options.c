@@ -20,6 +20,10 @@ enum {
     OPT_DIR = 256,
     OPT_VERSION,
     OPT_SLOTS,
+    OPT_VALUES,
+    OPT_VALUES_FROM,
+    OPT_CHECK,
+    OPT_SPREAD,
     OPT_PROBE,
     OPT_PROBE_TIMEOUT,
     OPT_ON_ABANDONED,
@@ -57,6 +61,8 @@ static const struct {
     {{"wait", required_argument, NULL, 'w'}, GROUP_WAIT},
     {{"conflict-exit-code", required_argument, NULL, 'E'}, GROUP_WAIT},
     {{"slots", required_argument, NULL, OPT_SLOTS}, GROUP_SLOTS},
+    {{"values", required_argument, NULL, OPT_VALUES}, GROUP_VALUES},
+    {{"values-from", required_argument, NULL, OPT_VALUES_FROM}, GROUP_POOL},
     {{"shared", no_argument, NULL, 's'}, GROUP_LOCK},
     {{"label", required_argument, NULL, 'l'}, GROUP_LOCK},
     {{"probe", required_argument, NULL, OPT_PROBE}, GROUP_LOCK},
@@ -328,6 +334,25 @@ static bool take_value_of_run(struct options *options, int which, const char *te
     return false;
 }
 
+static bool take_value_of_pool(struct options *options, int which, const char *text)
+{
+    switch (which) {
+    case OPT_VALUES:
+        options->values = text;
+        return true;
+    case OPT_VALUES_FROM:
+        options->values_from = text;
+        return true;
+    case OPT_CHECK:
+        options->check = text;
+        return true;
+    case OPT_SPREAD:
+        options->spread = true;
+        return true;
+    }
+    return take_value_of_run(options, which, text);
+}
+
 static bool take_value(struct options *options, int which, const char *text)
 {
     unsigned long number;
@@ -403,7 +428,7 @@ static bool take_value(struct options *options, int which, const char *text)
         options->log_on = false;
         return true;
     }
-    return take_value_of_run(options, which, text);
+    return take_value_of_pool(options, which, text);
 }
 
 /* Without COMMAND there is nothing that these could be about. */
@@ -543,7 +568,7 @@ static unsigned group_of(int which)
 static bool replaces_command(int which)
 {
     return which == 'c' || which == 'h' || which == OPT_VERSION ||
-           !(group_of(which) & (GROUP_GLOBAL | GROUP_WAIT | GROUP_SLOTS | GROUP_LOCK | GROUP_RUN));
+           !(group_of(which) & (GROUP_GLOBAL | GROUP_WAIT | GROUP_SLOTS | GROUP_VALUES | GROUP_LOCK | GROUP_RUN));
 }
 
 /* Finds where COMMAND seems to begin. True: that is so, and what comes there are options of its own as likely as ours. */

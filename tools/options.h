@@ -22,6 +22,8 @@ enum option_group {
     GROUP_END = 1 << 8,    /* of those of RUN: -k --signal */
     GROUP_YES = 1 << 9,    /* -y */
     GROUP_LOG = 1 << 10,   /* -f --on --off */
+    GROUP_VALUES = 1 << 11, /* --values */
+    GROUP_POOL = 1 << 12,  /* --values-from */
 };
 
 enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
@@ -32,6 +34,8 @@ struct options {
     int64_t wait_ms; /* FLK_FOREVER */
     int conflict_status;
     unsigned slots; /* 0: not given */
+    const char *values, *values_from, *check; /* NULL: not given */
+    bool spread;
     bool shared, detach, pgrp, latch;
     const char *label, *shell, *probe, *on_abandoned;
     int64_t timeout_ms, probe_timeout_ms, kill_after_ms; /* 0: no limit; 0: no limit; negative: no KILL */

@@ -13,6 +13,7 @@
 #include "acquire.h"
 #include "deadline.h"
 #include "job.h"
+#include "pool.h"
 #include "request.h"
 #include "signals.h"
 #include "verbs.h"
@@ -51,12 +52,17 @@ static void free_wants(struct flk_want *wants, size_t n_wants)
     free(wants);
 }
 
-static struct flk_want *parse_wants(const struct options *options)
+static struct flk_want *parse_wants(const struct options *options, const struct flk_pool *pool)
 {
     if (options->slots && options->n_operands > 1) {
         complain(
             "--slots says the size of one name, and there are %zu; define them first: flockctl define NAME --slots %u",
             options->n_operands, options->slots);
+        return NULL;
+    }
+    if (options->values && options->n_operands > 1) {
+        complain("--values says what one name has, and there are %zu; define it first: flockctl define NAME --values %s",
+                 options->n_operands, options->values);
         return NULL;
     }
     struct flk_want *wants = calloc(options->n_operands, sizeof *wants);
@@ -67,6 +73,7 @@ static struct flk_want *parse_wants(const struct options *options)
             free_wants(wants, options->n_operands);
             return NULL;
         }
+        wants[i].pool = pool->n_values > 0 ? pool : NULL;
     }
     return wants;
 }
@@ -105,13 +112,17 @@ int acquire_names(const struct options *options, int64_t wait_ms, const int *can
                   bool *cancelled)
 {
     const struct flk_options how = {.label = options->label, .cancel_fd = cancel_fd, .waiting = message_waiting};
-    struct flk_want *wants = parse_wants(options);
+    struct pool pool;
+    struct flk_want *wants = pool_parse(options, &pool) ? parse_wants(options, &pool.pool) : NULL;
     *cancelled = false;
-    if (!wants)
+    if (!wants) {
+        pool_clear(&pool);
         return EXIT_OURS;
+    }
     unsigned flags = options->while_pid || options->detach ? 0 : FK_FOR_COMMAND;
     int code = fk_acquire_many(wants, options->n_operands, &how, flags, wait_ms, hold);
     free_wants(wants, options->n_operands);
+    pool_clear(&pool);
     *cancelled = code == -ECANCELED;
     if (*cancelled)
         return EXIT_OURS;
@@ -195,6 +206,7 @@ const struct verb verb_acquire = {
         "  -E, --conflict-exit-code N  instead of 75, when it wasn't acquired\n"
         "  -s, --shared                together with other shared holders (names of one slot)\n"
         "      --slots N               how many slots NAME has; checked when it exists, one NAME only\n"
+        "      --values LIST           the values that it has (see define); checked when it exists, one NAME only\n"
         "  -l, --label TEXT            shown to those who wait\n"
         "      --on-abandoned CMD      must succeed first, when the last holder died holding; else exit status 69\n"
         "      --probe CMD             must succeed under the lock, before COMMAND; else exit status 69\n"
@@ -205,6 +217,6 @@ const struct verb verb_acquire = {
                                                       "Example: run the container tests of two suites one after the "
                                                       "other\n"
                                                       "  flockctl acquire podman -- ./container-tests\n",
-    .groups = GROUP_WAIT | GROUP_SLOTS | GROUP_LOCK | GROUP_RUN | GROUP_WHILE,
+    .groups = GROUP_WAIT | GROUP_SLOTS | GROUP_VALUES | GROUP_LOCK | GROUP_RUN | GROUP_WHILE,
     .run = run_acquire,
 };

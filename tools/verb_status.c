@@ -21,12 +21,23 @@ static const char *const state_names[] = {"free", "held", "inherited", "abandone
 
 /* ---- the table ---- */
 
-enum { NAME, SLOT, STATE, PID, SINCE, COMMAND, LABEL, N_COLUMNS };
+enum { NAME, SLOT, VALUE, STATE, PID, SINCE, COMMAND, LABEL, N_COLUMNS };
 
 static const struct table_column columns[N_COLUMNS] = {
-    {"NAME", 12}, {"SLOT", 0}, {"STATE", 0}, {"PID", 0}, {"SINCE", 0}, {"COMMAND", 24}, {"LABEL", 8},
+    {"NAME", 12}, {"SLOT", 0}, {"VALUE", 12}, {"STATE", 0}, {"PID", 0}, {"SINCE", 0}, {"COMMAND", 24}, {"LABEL", 8},
 };
 static const enum table_color state_colors[] = {TABLE_GREEN, TABLE_YELLOW, TABLE_MAGENTA, TABLE_RED, TABLE_RED};
+
+/* The table, of which pools have one column more. */
+struct sheet {
+    struct table table;
+    bool with_values;
+};
+
+static void without_value(void *cells, size_t size)
+{
+    memmove((char *)cells + VALUE * size, (char *)cells + (VALUE + 1) * size, (N_COLUMNS - VALUE - 1) * size);
+}
 
 struct line {
     struct table_cell cells[N_COLUMNS];
@@ -40,6 +51,13 @@ static void begin_line(struct line *line, const struct flk_row *row)
         line->cells[i] = (struct table_cell){"-", TABLE_PLAIN};
     line->cells[NAME].text = line->name;
     line->cells[LABEL].text = "";
+}
+
+static void add_line(struct sheet *sheet, struct line *line)
+{
+    if (!sheet->with_values)
+        without_value(line->cells, sizeof *line->cells);
+    table_add(&sheet->table, line->cells);
 }
 
 static void put_process(struct line *line, const struct flk_holder *who)
@@ -72,13 +90,15 @@ static void put_last(struct line *line, const struct flk_slot *slot)
                  (int)slot->last->pid, slot->last->command);
 }
 
-static void add_slot_line(struct table *table, const struct flk_row *row, const struct flk_slot *slot,
+static void add_slot_line(struct sheet *sheet, const struct flk_row *row, const struct flk_slot *slot,
                           const struct flk_holder *holder)
 {
     struct line line = {.command = ""};
     begin_line(&line, row);
     snprintf(line.slot, sizeof line.slot, "%u", slot->number);
     line.cells[SLOT].text = line.slot;
+    if (slot->value)
+        line.cells[VALUE].text = slot->value;
     line.cells[STATE] = (struct table_cell){state_names[slot->state], state_colors[slot->state]};
     if (holder)
         put_process(&line, holder);
@@ -90,10 +110,10 @@ static void add_slot_line(struct table *table, const struct flk_row *row, const 
         line.cells[COMMAND].text = "(its file is damaged)";
     if (slot->state == FLK_SLOT_ABANDONED || slot->state == FLK_SLOT_INHERITED)
         put_last(&line, slot);
-    table_add(table, line.cells);
+    add_line(sheet, &line);
 }
 
-static void add_waiter_line(struct table *table, const struct flk_row *row, const struct flk_waiter *waiter)
+static void add_waiter_line(struct sheet *sheet, const struct flk_row *row, const struct flk_waiter *waiter)
 {
     struct line line = {.command = ""};
     const struct flk_want *want = &waiter->wants[0];
@@ -106,26 +126,26 @@ static void add_waiter_line(struct table *table, const struct flk_row *row, cons
     snprintf(line.slot, sizeof line.slot, want->flags & FLK_SHARED ? "shared" : want->count ? "x%u" : "?", want->count);
     line.cells[SLOT].text = line.slot;
     line.cells[STATE] = (struct table_cell){waiter->who->stopped ? "stopped" : "waiting", TABLE_CYAN};
-    table_add(table, line.cells);
+    add_line(sheet, &line);
 }
 
-static void add_row(struct table *table, const struct flk_row *row)
+static void add_row(struct sheet *sheet, const struct flk_row *row)
 {
     for (size_t i = 0; i < row->n_slots; i++) {
         const struct flk_slot *slot = row->slots[i];
         if (slot->n_holders == 0)
-            add_slot_line(table, row, slot, NULL);
+            add_slot_line(sheet, row, slot, NULL);
         for (size_t j = 0; j < slot->n_holders; j++)
-            add_slot_line(table, row, slot, slot->holders[j]);
+            add_slot_line(sheet, row, slot, slot->holders[j]);
     }
     for (size_t i = 0; i < row->n_waiters; i++)
-        add_waiter_line(table, row, row->waiters[i]);
+        add_waiter_line(sheet, row, row->waiters[i]);
     if (row->n_slots == 0 && !row->problem) {
         struct line line;
         begin_line(&line, row);
         line.cells[STATE] = (struct table_cell){state_names[FLK_SLOT_FREE], state_colors[FLK_SLOT_FREE]};
         line.cells[COMMAND].text = "(nobody has used it yet)";
-        table_add(table, line.cells);
+        add_line(sheet, &line);
     }
 }
 
@@ -150,15 +170,27 @@ static struct table_form form_for_stdout(const struct options *options)
     return form;
 }
 
+static bool has_values(struct flk_row **rows)
+{
+    bool found = false;
+    for (; *rows; rows++)
+        found |= (*rows)->n_slots > 0 && (*rows)->slots[0]->value;
+    return found;
+}
+
 static bool print_table(const struct options *options, struct flk_row **rows)
 {
-    struct table table;
+    struct sheet sheet = {.with_values = has_values(rows)};
+    struct table_column shown[N_COLUMNS];
     struct table_form form = form_for_stdout(options);
-    table_begin(&table, columns, N_COLUMNS);
+    memcpy(shown, columns, sizeof shown);
+    if (!sheet.with_values)
+        without_value(shown, sizeof *shown);
+    table_begin(&sheet.table, shown, sheet.with_values ? N_COLUMNS : N_COLUMNS - 1);
     for (size_t i = 0; rows[i]; i++)
-        add_row(&table, rows[i]);
-    bool printed = table_print(&table, stdout, &form);
-    table_end(&table);
+        add_row(&sheet, rows[i]);
+    bool printed = table_print(&sheet.table, stdout, &form);
+    table_end(&sheet.table);
     if (!printed)
         complain("out of memory");
     return printed;

@@ -28,7 +28,7 @@ static void content(void)
     struct fk_latch latch = {0};
     struct fk_record read;
     int fd = open_latch();
-    is_int(fk_latch_init(fd, 3), 0, "a latch is made");
+    is_int(fk_latch_init(fd, 3, 0), 0, "a latch is made");
     is_int(fk_latch_read(fd, &latch, record), 0, "and read");
     ok(latch.slots == 3 && latch.number == 0 && latch.living == 0 && !latch.shared,
        "of three slots, no ticket given out");
@@ -38,11 +38,12 @@ static void content(void)
                               .number = UINT64_MAX,
                               .living = UINT64_MAX - 1,
                               .admitted = 12345678901234567890u,
-                              .shared = true};
+                              .shared = true,
+                              .kind = 7};
     is_int(fk_latch_write(fd, &wanted), 0, "the largest numbers are written");
     is_int(fk_latch_read(fd, &latch, record), 0, "and read");
     ok(latch.slots == 4096 && latch.number == UINT64_MAX && latch.living == UINT64_MAX - 1 &&
-           latch.admitted == 12345678901234567890u && latch.shared,
+           latch.admitted == 12345678901234567890u && latch.shared && latch.kind == 7,
        "as they were");
     is_int(fk_record_read(record, sizeof record, &read), 0, "which leaves the record whole");
     close(fd);
@@ -53,7 +54,7 @@ static void check_damaged(int fd, const char *what)
     char record[FK_RECORD_SIZE];
     struct fk_latch latch;
     is_int(fk_latch_read(fd, &latch, record), -EBADMSG, "%s is refused", what);
-    if (ftruncate(fd, 0) < 0 || fk_latch_init(fd, 1) < 0)
+    if (ftruncate(fd, 0) < 0 || fk_latch_init(fd, 1, 0) < 0)
         bail_out("can't mend it");
 }
 

@@ -338,7 +338,7 @@ static void refusals(void)
                   -ENOENT);
     check_refused("4097 slots", (struct flk_want){.name = "many", .slots = 4097}, -EINVAL);
     check_refused("an unknown flag", (struct flk_want){.name = "two", .flags = 2}, -EINVAL);
-    check_refused("something in reserved fields", (struct flk_want){.name = "two", .reserved = {0, 1}}, -EINVAL);
+    check_refused("something in reserved fields", (struct flk_want){.name = "two", .reserved = {1}}, -EINVAL);
     check_refused("a bad name", (struct flk_want){.name = "../two"}, -EINVAL);
     struct flk_want twice[] = {{.name = "two"}, {.name = "one"}, {.name = "two"}};
     is_int(flk_acquire_many(twice, 3, NULL, 0, &hold), -EINVAL, "a name twice is refused");
