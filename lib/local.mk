@@ -14,6 +14,7 @@ libflk_sources = \
 	lib/held.c lib/held.h \
 	lib/hold.c lib/hold.h \
 	lib/id.c lib/id.h \
+	lib/index.c lib/index.h \
 	lib/inspect.c lib/inspect.h \
 	lib/isolate.c lib/isolate.h \
 	lib/json.c lib/json.h \
@@ -27,6 +28,7 @@ libflk_sources = \
 	lib/picture.c \
 	lib/proc.c lib/proc.h \
 	lib/queue.c lib/queue.h \
+	lib/ready.c lib/ready.h \
 	lib/record.c lib/record.h \
 	lib/reduction.c lib/reduction.h \
 	lib/registry.c lib/registry.h \

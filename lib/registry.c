@@ -10,26 +10,22 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include <urcu/urcu-bp.h>
 #include <urcu/list.h>
-#include <urcu/rcuhlist.h>
 
 #include "error.h"
 #include "fd.h"
 #include "flockctl.h"
 #include "hold.h"
 #include "id.h"
+#include "index.h"
 #include "log.h"
 #include "owner.h"
+#include "ready.h"
 #include "root.h"
 #include "row.h"
 
-/* A fixed number of lists: a cds_lfht that grows by itself starts a thread, and even one that doesn't reads /sys when it is
- * made, which is a tenth of the time that the tool has. */
-#define BUCKETS 512
-
 struct fk_name {
-    struct cds_hlist_node node;
+    struct fk_index_node node;
     struct cds_list_head idle; /* in idle_names when its row is */
     struct fk_row *row; /* the current one, or NULL */
     unsigned rows; /* how many have it as their name: the current one and retired ones in use */
@@ -38,7 +34,7 @@ struct fk_name {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct cds_hlist_head names[BUCKETS];
+static struct fk_index names;
 static CDS_LIST_HEAD(idle_names); /* the longest idle first */
 static unsigned idle_descriptors;
 static CDS_LIST_HEAD(held_parts); /* that this process holds */
@@ -49,49 +45,32 @@ static _Atomic uint64_t threads;
 static _Thread_local uint64_t this_thread;
 static _Atomic int users;
 static _Atomic uint64_t generation;
-static _Atomic uint64_t *wiped_in_child; /* a page: the generation, or 0 in a child that no handler has seen */
+/* A page: the generation, or 0 in a child that no handler has seen. Before it is set up, and where there can't be one, NULL. */
+static _Atomic uint64_t *_Atomic wiped_in_child;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-/* FNV-1a: names are short. */
-static unsigned long hash_of(const char *name)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
-    return hash;
-}
-
-static struct cds_hlist_head *bucket_of(const char *name)
-{
-    return &names[hash_of(name) % BUCKETS];
-}
 
 /* Under the mutex or inside a read-side section. */
 static struct fk_name *find(const char *text)
 {
-    struct fk_name *name;
-    cds_hlist_for_each_entry_rcu_2(name, bucket_of(text), node) if (strcmp(name->name, text) == 0) return name;
-    return NULL;
+    struct fk_index_node *node = fk_index_find(&names, text);
+    return node ? caa_container_of(node, struct fk_name, node) : NULL;
 }
 
 /* ---- fork ---- */
 
 /* The child's share: its descriptors are closed, so rows of the parent are memory only. Those that a copy of a hold or a request
  * references are freed with that one. */
-static void forget_rows(struct cds_hlist_head *bucket)
+static void forget_row(struct fk_index_node *node)
 {
-    struct fk_name *name;
-    cds_hlist_for_each_entry_2(name, bucket, node)
-    {
-        struct fk_row *row = name->row;
-        name->row = NULL;
-        name->rows = 0;
-        CDS_INIT_LIST_HEAD(&name->idle);
-        atomic_store(&name->exclusive, 0);
-        atomic_store(&name->shared, 0);
-        if (row)
-            fk_row_unref_copy(row);
-    }
+    struct fk_name *name = caa_container_of(node, struct fk_name, node);
+    struct fk_row *row = name->row;
+    name->row = NULL;
+    name->rows = 0;
+    CDS_INIT_LIST_HEAD(&name->idle);
+    atomic_store(&name->exclusive, 0);
+    atomic_store(&name->shared, 0);
+    if (row)
+        fk_row_unref_copy(row);
 }
 
 static void forget_parent(void)
@@ -108,10 +87,10 @@ static void forget_parent(void)
     idle_descriptors = 0;
     atomic_store(&users, 0);
     uint64_t fresh = atomic_fetch_add(&generation, 1) + 1;
-    if (wiped_in_child)
-        atomic_store(wiped_in_child, fresh);
-    for (size_t i = 0; i < BUCKETS; i++)
-        forget_rows(&names[i]);
+    _Atomic uint64_t *page = atomic_load(&wiped_in_child);
+    if (page)
+        atomic_store(page, fresh);
+    fk_index_foreach(&names, forget_row);
 }
 
 static void before_fork(void)
@@ -137,25 +116,33 @@ static void after_fork_child(void)
 
 static void set_up(void)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
     atomic_store(&generation, 1);
-    void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory != MAP_FAILED && madvise(memory, page, MADV_WIPEONFORK) == 0) {
-        wiped_in_child = memory;
-        atomic_store(wiped_in_child, 1);
-    }
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool wiped = page != MAP_FAILED && madvise(page, size, MADV_WIPEONFORK) == 0;
+    if (wiped)
+        *(uint64_t *)page = 1;
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    if (wiped)
+        atomic_store(&wiped_in_child, page);
+}
+
+/* A raw clone: another thread may have been anywhere. What is indexed may be half-changed, so it is left behind. */
+static void forget_original(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    memset(&names, 0, sizeof names);
+    fk_ready_after_raw_clone();
+    forget_parent();
 }
 
 void fk_registry_enter(void)
 {
-    pthread_once(&once, set_up);
-    if (!wiped_in_child || atomic_load_explicit(wiped_in_child, memory_order_relaxed))
-        return;
-    /* A raw clone: another thread may have been anywhere. The table may be half-changed, so it is left behind. */
-    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    memset(names, 0, sizeof names);
-    forget_parent();
+    _Atomic uint64_t *page = atomic_load_explicit(&wiped_in_child, memory_order_acquire);
+    if (!page)
+        pthread_once(&once, set_up);
+    else if (!atomic_load_explicit(page, memory_order_relaxed))
+        forget_original();
 }
 
 uint64_t fk_registry_generation(void)
@@ -190,7 +177,7 @@ static struct fk_name *add_name(const char *text)
         return NULL;
     strcpy(name->name, text);
     CDS_INIT_LIST_HEAD(&name->idle);
-    cds_hlist_add_head_rcu(&name->node, bucket_of(text));
+    fk_index_add(&names, &name->node, name->name);
     return name;
 }
 
@@ -258,7 +245,7 @@ static void discard(struct fk_row *row, struct garbage *garbage)
     garbage->rows = row;
     if (!name || --name->rows > 0)
         return;
-    cds_hlist_del_rcu(&name->node);
+    fk_index_remove(&names, &name->node);
     cds_list_add(&name->idle, &garbage->names);
 }
 
@@ -272,7 +259,7 @@ static void empty(struct garbage *garbage)
     }
     if (cds_list_empty(&garbage->names))
         return;
-    urcu_bp_synchronize_rcu(); /* a reader may still look at the names */
+    fk_index_wait(); /* a reader may still look at the names */
     cds_list_for_each_entry_safe (name, next, &garbage->names, idle)
         free(name);
 }
@@ -438,10 +425,10 @@ int flk_held(const char *text)
 {
     int held = 0;
     fk_registry_enter();
-    urcu_bp_read_lock();
+    fk_index_enter();
     struct fk_name *name = find(text);
     if (name)
         held = atomic_load(&name->exclusive) ? 2 : atomic_load(&name->shared) ? 1 : 0;
-    urcu_bp_read_unlock();
+    fk_index_leave();
     return held;
 }

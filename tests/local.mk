@@ -25,6 +25,7 @@ tests_unit = \
 	tests/unit/output \
 	tests/unit/owner \
 	tests/unit/queue \
+	tests/unit/ready \
 	tests/unit/record \
 	tests/unit/registry \
 	tests/unit/removal \

@@ -256,7 +256,7 @@ if unshare -pf --mount-proc true 2>/dev/null; then
     is "$(unshare -pf --mount-proc "$FLOCKCTL" holders there 2>/dev/null)" "" "it has no number inside"
     run unshare -pf --mount-proc "$FLOCKCTL" -q status there
     is "$status" 1 "and isn't taken for dead"
-    background heir_inside unshare -pf --mount-proc sh -c '"$FLOCKCTL" acquire nsheir -- sh -c ": >\"\$T/heir_inside.held\"; sleep 1000" &
+    background heir_inside unshare -pf --mount-proc sh -c '"$FLOCKCTL" acquire nsheir -- sh -c "sleep 1000 & : >\"\$T/heir_inside.held\"; wait" &
         while [ ! -e "$T/heir_inside.held" ]; do sleep 0.01; done; kill -9 $!; wait $!
         "$FLOCKCTL" status nsheir >"$T/seen"; "$FLOCKCTL" evict -y nsheir; "$FLOCKCTL" status nsheir >>"$T/seen"'
     reap heir_inside

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ready.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <urcu/list.h>
+
+#include "deadline.h"
+#include "index.h"
+#include "registry.h"
+
+#define RETIRED_MOST 64 /* a grace period for so many */
+
+struct identity {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec changed;
+};
+
+struct ready {
+    struct fk_index_node node;
+    struct cds_list_head entered; /* in entries or in retired */
+    struct identity identity;
+    _Atomic int64_t checked; /* when, in ns of CLOCK_MONOTONIC_COARSE */
+    bool relative;
+    const char *key; /* NULL: not known */
+    char text[];
+};
+
+static struct fk_index outputs;
+/* Under the registry's mutex. */
+static CDS_LIST_HEAD(entries); /* the first entered first */
+static CDS_LIST_HEAD(retired); /* readers may still look at them */
+static unsigned n_entries, n_retired;
+
+static int64_t coarse_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * FK_SECOND + now.tv_nsec;
+}
+
+static struct identity identity_of(const struct stat *status)
+{
+    return (struct identity){status->st_dev, status->st_ino, status->st_size, status->st_mtim};
+}
+
+static bool is_same(const struct identity *a, const struct identity *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
+}
+
+/* In a section or under the mutex. */
+static struct ready *find(const char *output)
+{
+    struct fk_index_node *node = fk_index_find(&outputs, output);
+    return node ? caa_container_of(node, struct ready, node) : NULL;
+}
+
+/* ---- hits ---- */
+
+static bool is_fresh(const struct ready *ready, int64_t recheck_ms)
+{
+    if (recheck_ms < 0 || ready->relative)
+        return !ready->relative;
+    return coarse_now() - atomic_load_explicit(&ready->checked, memory_order_relaxed) < recheck_ms * FK_MS;
+}
+
+enum hit { MISS, HIT, DUE };
+
+/* In a section. DUE: *identity is what the file must still have. */
+static enum hit look(const char *output, const char *key, int64_t recheck_ms, struct identity *identity)
+{
+    struct ready *ready = find(output);
+    if (!ready || (key && (!ready->key || strcmp(ready->key, key) != 0)))
+        return MISS;
+    if (is_fresh(ready, recheck_ms))
+        return HIT;
+    *identity = ready->identity;
+    return DUE;
+}
+
+/* The entry may have been replaced meanwhile by one of the same output, whose time may not be another file's. */
+static void note_check(const char *output, const struct identity *identity)
+{
+    fk_index_enter();
+    struct ready *ready = find(output);
+    if (ready && is_same(&ready->identity, identity))
+        atomic_store_explicit(&ready->checked, coarse_now(), memory_order_relaxed);
+    fk_index_leave();
+}
+
+static bool is_still_there(const char *output, const struct identity *identity)
+{
+    struct stat status;
+    if (lstat(output, &status) < 0)
+        return false;
+    struct identity found = identity_of(&status);
+    if (!is_same(&found, identity))
+        return false;
+    note_check(output, identity);
+    return true;
+}
+
+bool fk_ready_get(const char *output, const char *key, int64_t recheck_ms)
+{
+    struct identity identity = {0};
+    fk_index_enter();
+    enum hit hit = look(output, key, recheck_ms, &identity);
+    fk_index_leave();
+    return hit == HIT || (hit == DUE && is_still_there(output, &identity));
+}
+
+/* ---- changes ---- */
+
+static struct ready *make(const char *output, const char *key, const struct stat *status)
+{
+    size_t length = strlen(output) + 1, key_length = key ? strlen(key) + 1 : 0;
+    struct ready *ready = malloc(sizeof *ready + length + key_length);
+    if (!ready)
+        return NULL;
+    *ready = (struct ready){
+        .identity = identity_of(status),
+        .relative = *output != '/',
+        .key = key ? ready->text + length : NULL,
+    };
+    atomic_init(&ready->checked, coarse_now());
+    memcpy(ready->text, output, length);
+    if (key)
+        memcpy(ready->text + length, key, key_length);
+    return ready;
+}
+
+/* Under the mutex; it is in the index no more. */
+static void retire(struct ready *ready)
+{
+    cds_list_move(&ready->entered, &retired);
+    n_entries--;
+    n_retired++;
+}
+
+static void take_out(struct ready *ready)
+{
+    fk_index_remove(&outputs, &ready->node);
+    retire(ready);
+}
+
+static void enter(struct ready *ready, struct ready *old)
+{
+    if (old) {
+        fk_index_replace(&outputs, &old->node, &ready->node, ready->text);
+        retire(old);
+    } else {
+        fk_index_add(&outputs, &ready->node, ready->text);
+    }
+    cds_list_add_tail(&ready->entered, &entries);
+    if (++n_entries > FK_READY_MOST)
+        take_out(cds_list_first_entry(&entries, struct ready, entered));
+}
+
+/* Takes those out that are to be freed now, if there are enough. */
+static void take_retired(struct cds_list_head *garbage)
+{
+    CDS_INIT_LIST_HEAD(garbage);
+    if (n_retired < RETIRED_MOST)
+        return;
+    cds_list_splice(&retired, garbage);
+    CDS_INIT_LIST_HEAD(&retired);
+    n_retired = 0;
+}
+
+static void empty(struct cds_list_head *garbage)
+{
+    struct ready *ready, *next;
+    if (cds_list_empty(garbage))
+        return;
+    fk_index_wait();
+    cds_list_for_each_entry_safe (ready, next, garbage, entered)
+        free(ready);
+}
+
+/* ready: to be entered, or NULL. */
+static void replace(const char *output, struct ready *ready)
+{
+    struct cds_list_head garbage;
+    fk_registry_lock();
+    struct ready *old = find(output);
+    if (ready)
+        enter(ready, old);
+    else if (old)
+        take_out(old);
+    take_retired(&garbage);
+    fk_registry_unlock();
+    empty(&garbage);
+}
+
+void fk_ready_put(const char *output, const char *key, const struct stat *status)
+{
+    struct ready *ready = make(output, key, status);
+    replace(output, ready);
+}
+
+void fk_ready_drop(const char *output)
+{
+    replace(output, NULL);
+}
+
+void fk_ready_after_raw_clone(void)
+{
+    memset(&outputs, 0, sizeof outputs);
+    CDS_INIT_LIST_HEAD(&entries);
+    CDS_INIT_LIST_HEAD(&retired);
+    n_entries = n_retired = 0;
+}
