@@ -124,6 +124,11 @@ const char *flk_error_string(int code);
  * to be freed. Since 0.1. */
 const char *flk_error_detail(void);
 
+/* A name that is given once on this machine, for ever: prefix (NULL: "f"), then the time, a random number and a counter, in all
+ * 24 characters of [a-z0-9]. It is good in names of containers, databases, hosts and files. size: FLK_ID_SIZE. No lock directory is
+ * needed, and nothing kept. -EINVAL: the prefix isn't [a-z][a-z0-9]{0,6}, or the room is too small. Since 0.1. */
+int flk_id(const char *prefix, char *id, size_t size) FLK_MUST_CHECK FLK_NONNULL(2);
+
 /* ---- the lock directory and its rows ---- */
 
 /* Chooses the lock directory of this process: dir, made (mode 0700) when it isn't there; NULL chooses again by the rules of

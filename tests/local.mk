@@ -56,6 +56,7 @@ tests_cli = \
 	tests/cli/examples.t \
 	tests/cli/faults.t \
 	tests/cli/header.t \
+	tests/cli/id.t \
 	tests/cli/kill.t \
 	tests/cli/log.t \
 	tests/cli/manual.t \

@@ -23,6 +23,7 @@ tools_flockctl_SOURCES = \
 	tools/verb_evict.c \
 	tools/verb_help.c \
 	tools/verb_holders.c \
+	tools/verb_id.c \
 	tools/verb_log.c \
 	tools/verb_path.c \
 	tools/verb_remove.c \

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "id.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -76,6 +78,73 @@ static void forks(void)
     is_int(doubles(ids, 2 * FORKS), 0, "a child's next one isn't its parent's next one");
 }
 
+/* ---- with a prefix ---- */
+
+static void refused(const char *prefix, size_t size, const char *pattern)
+{
+    id_text id = "as it was";
+    ok(flk_id(prefix, id, size) == -EINVAL && strcmp(id, "as it was") == 0, "\"%s\", room for %zu: refused", prefix,
+       size);
+    ok(strstr(flk_error_detail(), pattern), "  %s", flk_error_detail());
+}
+
+static void prefixes(void)
+{
+    id_text id;
+    const char *const good[] = {"a", "db", "x9", "abcdefg", "z123456"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        bool made = flk_id(good[i], id, sizeof id) == 0 && strncmp(id, good[i], strlen(good[i])) == 0;
+        ok(made && strlen(id) == 24 && strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789") == 24, "with \"%s\": %s",
+           good[i], id);
+    }
+    ok(flk_id(NULL, id, 25) == 0 && id[0] == 'f' && strlen(id) == 24, "without one: %s", id);
+    refused("", sizeof id, "empty");
+    refused("9a", sizeof id, "must begin with");
+    refused("Db", sizeof id, "must begin with");
+    refused("a-b", sizeof id, "must begin with");
+    refused("d\xc3\xa9", sizeof id, "must begin with");
+    refused("abcdefgh", sizeof id, "at most 7");
+    refused("a", 24, "FLK_ID_SIZE");
+}
+
+static void *make_many(void *ids)
+{
+    for (int i = 0; i < EACH; i++)
+        if (flk_id("abcdefg", ((id_text *)ids)[i], FLK_ID_SIZE) < 0)
+            bail_out("%s", flk_error_detail());
+    return NULL;
+}
+
+/* One digit is left for the counter, so the moment is another one after each 36. */
+static void many_threads(void)
+{
+    enum { THREADS = 4 };
+    id_text *ids = calloc(THREADS * 2 * EACH, sizeof *ids);
+    pthread_t threads[THREADS];
+    make_many(ids);
+    for (size_t i = 0; i < THREADS; i++)
+        if (pthread_create(&threads[i], NULL, make_many, ids + (i + 1) * EACH) != 0)
+            bail_out("no thread");
+    for (size_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    is_int(doubles(ids, (THREADS + 1) * EACH), 0, "4 threads make 10,000 each with the longest prefix: no two alike");
+    free(ids);
+}
+
+static int make_in_child(void *id)
+{
+    return flk_id("c", id, FLK_ID_SIZE);
+}
+
+static void child(void)
+{
+    id_text *ids = test_shared(3 * sizeof *ids);
+    make_in_child(ids[0]);
+    test_in_child(make_in_child, ids[1]);
+    make_in_child(ids[2]);
+    is_int(doubles(ids, 3), 0, "a child's next one isn't its parent's");
+}
+
 int main(void)
 {
     tap_deadline(30);
@@ -83,5 +152,8 @@ int main(void)
     format();
     many_processes();
     forks();
+    prefixes();
+    many_threads();
+    child();
     return done_testing();
 }
