@@ -285,6 +285,18 @@ int flk_hold_foreach(int (*each)(const struct flk_hold *hold, void *data), void 
 /* Does this process hold name: 0 no, 1 shared, 2 exclusively. Wait-free. For assertions. Since 0.1. */
 int flk_held(const char *name) FLK_NONNULL(1);
 
+/* ---- build once ---- */
+
+/* Is output ready: there, and current for key (NULL: it need only be there)? 1: yes. 0: not that we know; ask flk_once(), which also
+ * tells what is wrong with it. Never waits. Any thread may ask as often as it likes: an output that was found ready, by this call
+ * or by flk_once(), is remembered, and unless a check is due nothing but memory is read, and nothing shared is written. A check looks
+ * at the file, and forgets what has another device, inode, size or time of change; it is due recheck_ms after the last one. 0:
+ * each time. Negative: never, so it says 1 even when somebody has removed the output. flockctl prune is told of a use by checks
+ * only, once a minute; flk_once_use() keeps it away.
+ * A relative output is that of the working directory of the moment, and checked each time. The last 1,024 outputs are
+ * remembered; a forked child remembers what its parent did. Since 0.1. */
+int flk_once_get(const char *output, const char *key, int64_t recheck_ms) FLK_MUST_CHECK FLK_NONNULL(1);
+
 /* ---- inspect: who has what, and who waits ----
  *
  * A picture of one moment. It takes no lock, opens nothing for writing and takes nobody's wake-up; so what it shows may have

@@ -21,7 +21,7 @@ static uint64_t mix(uint64_t hash, uint64_t word)
 }
 
 /* Eight bytes at a time, since paths are long; the last eight may overlap those before. */
-static uint64_t hash_of(const char *text, size_t length)
+uint64_t fk_index_hash(const char *text, size_t length)
 {
     uint64_t hash = length;
     size_t at = 0;
@@ -37,7 +37,7 @@ static uint64_t hash_of(const char *text, size_t length)
 struct fk_index_node *fk_index_find(const struct fk_index *index, const char *text)
 {
     size_t length = strlen(text);
-    uint64_t hash = hash_of(text, length);
+    uint64_t hash = fk_index_hash(text, length);
     struct fk_index_node *node = atomic_load_explicit(&index->lists[hash % FK_INDEX_LISTS], memory_order_acquire);
     while (node && (node->hash != hash || node->length != length || memcmp(node->text, text, length) != 0))
         node = atomic_load_explicit(&node->next, memory_order_acquire);
@@ -53,7 +53,7 @@ static void init(struct fk_index_node *node, const char *text)
 {
     node->text = text;
     node->length = strlen(text);
-    node->hash = hash_of(text, node->length);
+    node->hash = fk_index_hash(text, node->length);
 }
 
 void fk_index_add(struct fk_index *index, struct fk_index_node *node, const char *text)

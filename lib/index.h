@@ -54,6 +54,7 @@ static inline void fk_index_leave(void)
     urcu_bp_read_unlock();
 }
 
+uint64_t fk_index_hash(const char *text, size_t length);
 /* In such a section or under the mutex. NULL: it isn't there. */
 struct fk_index_node *fk_index_find(const struct fk_index *index, const char *text);
 

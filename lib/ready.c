@@ -1,34 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ready.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 #include <urcu/list.h>
 
 #include "deadline.h"
+#include "flockctl.h"
 #include "index.h"
 #include "registry.h"
 
 #define RETIRED_MOST 64 /* a grace period for so many */
 
-struct identity {
-    dev_t device;
-    ino_t inode;
-    off_t size;
-    struct timespec changed;
-};
-
 struct ready {
     struct fk_index_node node;
     struct cds_list_head entered; /* in entries or in retired */
-    struct identity identity;
-    _Atomic int64_t checked; /* when, in ns of CLOCK_MONOTONIC_COARSE */
+    struct fk_identity identity;
+    int64_t since; /* in ns of CLOCK_MONOTONIC_COARSE */
+    _Atomic int64_t checked; /* the same */
     bool relative;
-    const char *key; /* NULL: not known */
+    const char *key; /* NULL: it is there, no more is known */
     char text[];
 };
 
@@ -45,17 +39,6 @@ static int64_t coarse_now(void)
     return (int64_t)now.tv_sec * FK_SECOND + now.tv_nsec;
 }
 
-static struct identity identity_of(const struct stat *status)
-{
-    return (struct identity){status->st_dev, status->st_ino, status->st_size, status->st_mtim};
-}
-
-static bool is_same(const struct identity *a, const struct identity *b)
-{
-    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
-           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
-}
-
 /* In a section or under the mutex. */
 static struct ready *find(const char *output)
 {
@@ -65,44 +48,41 @@ static struct ready *find(const char *output)
 
 /* ---- hits ---- */
 
-static bool is_fresh(const struct ready *ready, int64_t recheck_ms)
-{
-    if (recheck_ms < 0 || ready->relative)
-        return !ready->relative;
-    return coarse_now() - atomic_load_explicit(&ready->checked, memory_order_relaxed) < recheck_ms * FK_MS;
-}
-
 enum hit { MISS, HIT, DUE };
 
 /* In a section. DUE: *identity is what the file must still have. */
-static enum hit look(const char *output, const char *key, int64_t recheck_ms, struct identity *identity)
+static enum hit look(const char *output, const char *key, int64_t recheck_ms, struct fk_identity *identity)
 {
     struct ready *ready = find(output);
-    if (!ready || (key && (!ready->key || strcmp(ready->key, key) != 0)))
+    if (!ready || !key != !ready->key || (key && strcmp(ready->key, key) != 0))
         return MISS;
-    if (is_fresh(ready, recheck_ms))
+    if (recheck_ms < 0 && !ready->relative)
+        return HIT;
+    int64_t limit, now = coarse_now(), age = now - atomic_load_explicit(&ready->checked, memory_order_relaxed);
+    if (!ready->relative && (__builtin_mul_overflow(recheck_ms, FK_MS, &limit) || age < limit))
         return HIT;
     *identity = ready->identity;
-    return DUE;
+    return now - ready->since < FK_STAMP_USED_EVERY ? DUE : MISS;
 }
 
 /* The entry may have been replaced meanwhile by one of the same output, whose time may not be another file's. */
-static void note_check(const char *output, const struct identity *identity)
+static void note_check(const char *output, const struct fk_identity *identity)
 {
     fk_index_enter();
     struct ready *ready = find(output);
-    if (ready && is_same(&ready->identity, identity))
+    if (ready && fk_identity_is(&ready->identity, identity))
         atomic_store_explicit(&ready->checked, coarse_now(), memory_order_relaxed);
     fk_index_leave();
 }
 
-static bool is_still_there(const char *output, const struct identity *identity)
+static bool is_still_there(const char *output, bool follow, const struct fk_identity *identity)
 {
     struct stat status;
-    if (lstat(output, &status) < 0)
+    struct fk_identity found;
+    if (fstatat(AT_FDCWD, output, &status, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0)
         return false;
-    struct identity found = identity_of(&status);
-    if (!is_same(&found, identity))
+    fk_identity_take(&status, &found);
+    if (!fk_identity_is(&found, identity))
         return false;
     note_check(output, identity);
     return true;
@@ -110,27 +90,40 @@ static bool is_still_there(const char *output, const struct identity *identity)
 
 bool fk_ready_get(const char *output, const char *key, int64_t recheck_ms)
 {
-    struct identity identity = {0};
+    struct fk_identity identity = {0};
     fk_index_enter();
     enum hit hit = look(output, key, recheck_ms, &identity);
     fk_index_leave();
-    return hit == HIT || (hit == DUE && is_still_there(output, &identity));
+    return hit == HIT || (hit == DUE && is_still_there(output, !key, &identity));
+}
+
+int flk_once_get(const char *output, const char *key, int64_t recheck_ms)
+{
+    struct fk_identity identity;
+    fk_registry_enter();
+    if (fk_ready_get(output, key, recheck_ms))
+        return 1;
+    if (fk_stamp_look(AT_FDCWD, output, &(struct fk_wanted){.key = key}, &identity) != 1)
+        return 0;
+    fk_ready_put(output, key, &identity);
+    return 1;
 }
 
 /* ---- changes ---- */
 
-static struct ready *make(const char *output, const char *key, const struct stat *status)
+static struct ready *make(const char *output, const char *key, const struct fk_identity *identity)
 {
     size_t length = strlen(output) + 1, key_length = key ? strlen(key) + 1 : 0;
     struct ready *ready = malloc(sizeof *ready + length + key_length);
     if (!ready)
         return NULL;
     *ready = (struct ready){
-        .identity = identity_of(status),
+        .identity = *identity,
+        .since = coarse_now(),
         .relative = *output != '/',
         .key = key ? ready->text + length : NULL,
     };
-    atomic_init(&ready->checked, coarse_now());
+    atomic_init(&ready->checked, ready->since);
     memcpy(ready->text, output, length);
     if (key)
         memcpy(ready->text + length, key, key_length);
@@ -200,10 +193,9 @@ static void replace(const char *output, struct ready *ready)
     empty(&garbage);
 }
 
-void fk_ready_put(const char *output, const char *key, const struct stat *status)
+void fk_ready_put(const char *output, const char *key, const struct fk_identity *identity)
 {
-    struct ready *ready = make(output, key, status);
-    replace(output, ready);
+    replace(output, make(output, key, identity));
 }
 
 void fk_ready_drop(const char *output)

@@ -109,6 +109,7 @@ tests_bench = \
 	tests/bench/wakeups \
 	tests/bench/status \
 	tests/bench/late \
+	tests/bench/ready \
 	tests/bench/run
 tests_bench_helpers = tests/bench/spawn
 tests_bench_scripts = \
@@ -123,6 +124,9 @@ tests_bench_wakeups_SOURCES = tests/bench/wakeups.c $(tests_bench_shared)
 tests_bench_late_SOURCES = tests/bench/late.c $(tests_bench_shared)
 tests_bench_spawn_SOURCES = tests/bench/spawn.c $(tests_bench_shared)
 tests_bench_status_SOURCES = tests/bench/status.c $(tests_bench_shared)
+# Its peer is liburcu's hash table.
+tests_bench_ready_SOURCES = tests/bench/ready.c tests/bench/lookup.c tests/bench/lookup.h $(tests_bench_shared)
+tests_bench_ready_LDADD = $(LDADD) -lurcu-cds
 tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
 
 check_LTLIBRARIES = tests/tap/libtap.la tests/unit/libhelpers.la

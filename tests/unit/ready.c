@@ -2,6 +2,7 @@
 #include "ready.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,16 +16,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "deadline.h"
 #include "helpers.h"
 #include "registry.h"
 #include "tap.h"
 
-static struct stat status_of(const char *path)
+static struct fk_identity identity_of(const char *path)
 {
     struct stat status;
+    struct fk_identity identity;
     if (lstat(path, &status) < 0)
         bail_out("no %s", path);
-    return status;
+    fk_identity_take(&status, &identity);
+    return identity;
 }
 
 /* Makes a file and says that it is ready. */
@@ -32,8 +36,8 @@ static const char *put(const char *name, const char *key)
 {
     const char *path = test_path("%s", name);
     test_write_file(path, "made");
-    struct stat status = status_of(path);
-    fk_ready_put(path, key, &status);
+    struct fk_identity identity = identity_of(path);
+    fk_ready_put(path, key, &identity);
     return path;
 }
 
@@ -43,40 +47,45 @@ static void keys(void)
 {
     const char *path = put("keys", "one");
     ok(fk_ready_get(path, "one", -1), "ready for the key that it was entered with");
-    ok(fk_ready_get(path, NULL, -1), "and when no key is asked for");
+    ok(!fk_ready_get(path, NULL, -1), "not for none, where what a link leads to would count");
     ok(!fk_ready_get(path, "two", -1), "not for another one");
     ok(!fk_ready_get(path, "on", -1), "nor for its beginning");
     ok(!fk_ready_get(test_path("key"), "one", -1), "nor another output");
     put("keys", "two");
     ok(fk_ready_get(path, "two", -1) && !fk_ready_get(path, "one", -1), "a new key takes the place of the old one");
     put("keys", NULL);
-    ok(fk_ready_get(path, NULL, -1) && !fk_ready_get(path, "two", -1), "one entered without a key is ready for none");
+    ok(fk_ready_get(path, NULL, -1) && !fk_ready_get(path, "two", -1), "one entered without a key is ready without one");
     fk_ready_drop(path);
     ok(!fk_ready_get(path, NULL, -1), "dropped: not ready");
     fk_ready_drop(path);
     ok(!fk_ready_get(path, NULL, -1), "which may be done twice");
 }
 
-#define LONG_AGO ((struct timespec){.tv_sec = 1000000000})
+static void put_time(const char *path, int64_t ns)
+{
+    struct timespec time = {.tv_sec = ns / FK_SECOND, .tv_nsec = ns % FK_SECOND};
+    if (utimensat(AT_FDCWD, path, (struct timespec[2]){time, time}, 0) < 0)
+        bail_out("utimensat");
+}
 
 static void change_size(const char *path)
 {
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, status_of(path).st_mtim};
+    struct fk_identity was = identity_of(path);
     test_write_file(path, "made longer");
-    utimensat(AT_FDCWD, path, times, 0);
+    put_time(path, was.mtime_ns);
 }
 
 static void change_time(const char *path)
 {
-    utimensat(AT_FDCWD, path, (struct timespec[2]){LONG_AGO, LONG_AGO}, 0);
+    put_time(path, FK_SECOND);
 }
 
 static void change_inode(const char *path)
 {
     const char *other = test_path("other");
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, status_of(path).st_mtim};
+    struct fk_identity was = identity_of(path);
     test_write_file(other, "made");
-    utimensat(AT_FDCWD, other, times, 0);
+    put_time(other, was.mtime_ns);
     rename(other, path);
 }
 
@@ -156,8 +165,8 @@ static int relative_paths(void *data)
     if (chdir(here) < 0)
         return 1;
     test_write_file("output", "made");
-    struct stat status = status_of("output");
-    fk_ready_put("output", "key", &status);
+    struct fk_identity identity = identity_of("output");
+    fk_ready_put("output", "key", &identity);
     if (!fk_ready_get("output", "key", -1))
         return 2;
     if (chdir(there) < 0 || fk_ready_get("output", "key", -1))
@@ -168,14 +177,51 @@ static int relative_paths(void *data)
     return chdir(here) < 0 || !fk_ready_get("output", "key", -1) ? 5 : 0;
 }
 
+/* ---- what stands on disk ---- */
+
+static void stamp(const char *path, const char *key)
+{
+    char file[PATH_MAX];
+    struct fk_stamp_spec spec = {.output = identity_of(path), .key = key};
+    if (fk_stamp_path(path, file) < 0)
+        bail_out("no stamp");
+    unlink(file);
+    if (fk_stamp_write(AT_FDCWD, file, &spec) < 0)
+        bail_out("no stamp");
+}
+
+static void from_disk(void)
+{
+    const char *path = test_path("from disk");
+    is_int(flk_once_get(path, NULL, -1), 0, "an output that isn't there isn't ready");
+    is_int(flk_once_get(test_path("no directory/at all"), NULL, -1), 0, "nor one without a directory");
+    test_write_file(path, "made");
+    is_int(flk_once_get(path, NULL, -1), 1, "one that is there is");
+    is_int(flk_once_get(path, "key", -1), 0, "but not for a key, without a stamp");
+    stamp(path, "key");
+    is_int(flk_once_get(path, "key", -1), 1, "with a stamp that says so it is");
+    is_int(flk_once_get(path, "other", -1), 0, "and not for another key");
+    ok(fk_ready_get(path, "key", -1), "which the index knows then");
+    stamp(path, "other");
+    is_int(flk_once_get(path, "other", 0), 1, "for that one when the stamp says so");
+    unlink(path);
+    is_int(flk_once_get(path, "other", 3600000), 1, "removed, and no check due: ready");
+    is_int(flk_once_get(path, "other", 0), 0, "checked: not ready");
+    ok(symlink("/dev/null", path) == 0, "a link in its place");
+    is_int(flk_once_get(path, NULL, 0), 1, "is there when it leads somewhere");
+    unlink(path);
+    ok(symlink("nowhere", path) == 0, "a link that leads nowhere");
+    is_int(flk_once_get(path, NULL, 0), 0, "isn't");
+}
+
 /* ---- how many ---- */
 
 static void bounded(void)
 {
     int known = 0, last = 0, many = 3 * FK_READY_MOST;
-    struct stat status = status_of(tap_directory());
+    struct fk_identity identity = identity_of(tap_directory());
     for (int i = 0; i < many; i++)
-        fk_ready_put(test_path("bounded/%d", i), NULL, &status);
+        fk_ready_put(test_path("bounded/%d", i), NULL, &identity);
     for (int i = 0; i < many; i++) {
         bool ready = fk_ready_get(test_path("bounded/%d", i), NULL, -1);
         known += ready;
@@ -189,11 +235,11 @@ static void bounded(void)
 
 static int use_all(void *path)
 {
-    struct stat status = status_of(path);
+    struct fk_identity identity = identity_of(path);
     fk_registry_enter();
     bool had = fk_ready_get(path, "key", 0);
     for (int i = 0; i < 200; i++)
-        fk_ready_put(path, "child's", &status);
+        fk_ready_put(path, "child's", &identity);
     return !fk_ready_get(path, "child's", -1) ? 2 : had ? 0 : 1;
 }
 
@@ -218,11 +264,11 @@ static _Atomic unsigned turns, wrong;
 
 static void *change_all(void *data)
 {
-    struct stat status = status_of(tap_directory());
+    struct fk_identity identity = identity_of(tap_directory());
     for (unsigned i = (unsigned)(uintptr_t)data; !atomic_load(&enough); i++) {
         const char *path = paths[i % OUTPUTS];
-        fk_ready_put(path, i % 3 ? "a key" : "another key", &status);
-        if (i % OUTPUTS > 0 && i % 5 == 0)
+        fk_ready_put(path, path == paths[0] ? NULL : i % 3 ? "a key" : "another key", &identity);
+        if (path != paths[0] && i % 5 == 0)
             fk_ready_drop(path);
     }
     return NULL;
@@ -247,7 +293,7 @@ static void threads_and_forks(void)
     for (int i = 0; i < OUTPUTS; i++) {
         char name[16];
         snprintf(name, sizeof name, "threads%d", i);
-        paths[i] = strdup(put(name, "a key"));
+        paths[i] = strdup(put(name, i ? "a key" : NULL));
     }
     for (uintptr_t i = 0; i < THREADS; i++)
         if (pthread_create(&threads[i], NULL, i % 2 ? change_all : read_all, (void *)i) != 0)
@@ -278,6 +324,7 @@ int main(void)
     interval();
     no_system_call();
     is_int(test_in_child(relative_paths, NULL), 0, "a relative output is the one in the working directory of the moment");
+    from_disk();
     bounded();
     forks();
     threads_and_forks();
