@@ -24,23 +24,23 @@
 #define TRIES 8 /* others may rotate as often meanwhile */
 
 _Atomic bool fk_log_on;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char file[PATH_MAX];
 static int log_fd = -1;
 
 void fk_log_set(const char *path)
 {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&mutex);
     fk_fd_close(&log_fd);
     snprintf(file, sizeof file, "%s", path);
     atomic_store(&fk_log_on, *path != '\0');
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&mutex);
 }
 
 /* The descriptor is closed already. */
 void fk_log_after_fork_child(void)
 {
-    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     log_fd = -1;
 }
 
@@ -123,10 +123,10 @@ static bool is_at_its_path(const struct stat *ours)
     return stat(file, &status) == 0 && status.st_ino == ours->st_ino && status.st_dev == ours->st_dev;
 }
 
-static int lock_shared(int fd)
+static int lock_file(int fd, int how)
 {
     int64_t until = fk_now() + PATIENCE;
-    while (flock(fd, LOCK_SH | LOCK_NB) < 0) {
+    while (flock(fd, how | LOCK_NB) < 0) {
         if (errno != EINTR && (errno != EWOULDBLOCK || fk_now() > until))
             return -errno;
         nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
@@ -142,32 +142,38 @@ static bool open_log(struct stat *status)
             log_fd = fk_fd_open(AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY, 0600);
         if (log_fd < 0 || fstat(log_fd, status) < 0)
             return false;
-        if (!S_ISREG(status->st_mode) || lock_shared(log_fd) < 0 || is_at_its_path(status))
+        if (!S_ISREG(status->st_mode) || lock_file(log_fd, LOCK_SH) < 0 || is_at_its_path(status))
             return true;
         fk_fd_close(&log_fd); /* it was rotated */
     }
     return false;
 }
 
-static void rotate(const struct stat *status)
+/* By who finds it full, which they all do before they write, so that those in the middle of a line become fewer. */
+static bool rotate(struct stat *status)
 {
     char old[PATH_MAX + 2];
     snprintf(old, sizeof old, "%s.1", file);
-    if (flock(log_fd, LOCK_EX | LOCK_NB) == 0 && is_at_its_path(status))
+    if (lock_file(log_fd, LOCK_EX) == 0 && is_at_its_path(status))
         (void)rename(file, old); /* should it fail, the next one tries again */
+    fk_fd_close(&log_fd);
+    return open_log(status);
+}
+
+static bool is_full(const struct stat *status)
+{
+    return S_ISREG(status->st_mode) && status->st_size >= FK_LOG_LIMIT;
 }
 
 static void append(const char *line, size_t length)
 {
     struct stat status;
-    pthread_mutex_lock(&lock);
-    if (file[0] && open_log(&status)) {
-        ssize_t written = write(log_fd, line, length);
-        if (S_ISREG(status.st_mode) && written > 0 && status.st_size + written >= FK_LOG_LIMIT)
-            rotate(&status);
+    pthread_mutex_lock(&mutex);
+    if (file[0] && open_log(&status) && (!is_full(&status) || rotate(&status))) {
+        (void)!write(log_fd, line, length);
         fk_latch_unlock(log_fd);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&mutex);
 }
 
 void fk_log_write(const struct fk_log_entry *entry)

@@ -17,8 +17,8 @@
  *   detail     the sentence: deadlock
  * Fields are only ever added. The release of a slot stands before the next acquisition of it.
  *
- * The file: appended to under its flock (LOCK_SH), while it is the one at its path, in one write(2). Who finds it larger than
- * FK_LOG_LIMIT afterwards renames it to FILE.1, under LOCK_EX; so nobody writes into a file that has gone. A crash leaves nothing but the
+ * The file: appended to under its flock (LOCK_SH), while it is the one at its path, in one write(2). Who finds it of
+ * FK_LOG_LIMIT before that renames it to FILE.1, under LOCK_EX, and writes into a new one; so nobody writes into a file that has gone. A crash leaves nothing but the
  * lines. */
 #ifndef FK_LOG_H
 #define FK_LOG_H

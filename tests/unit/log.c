@@ -231,7 +231,6 @@ static void rotation(void)
     for (int i = 0; i < WRITERS; i++)
         test_reap(pids[i]);
     const char *first = test_path("root/log.1");
-    /* By whoever finds nobody else in the middle of a line. */
     ok(stat(first, &old) == 0 && old.st_size >= FK_LOG_LIMIT && old.st_size < FK_LOG_LIMIT + FK_LOG_LIMIT / 8,
        "a file of 8 MB is rotated, once");
     is_int((int)(count(file(), "\"rotated\"") + count(first, "\"rotated\"")), WRITERS * LINES, "and no line is lost");
