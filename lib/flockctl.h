@@ -430,6 +430,62 @@ int flk_run_kill(struct flk_run *run, int signal) FLK_NONNULL(1);
 /* Frees; a tree that still lives is killed first, and waited for. In a forked child it only frees. NULL is fine. Since 0.1. */
 void flk_run_free(struct flk_run *run);
 
+/* ---- state: what is to be undone when an owner is gone ----
+ *
+ * A test that is killed leaves containers, directories, devices behind. So it registers, before it makes such a thing, what undoes
+ * it: an item, paths to be removed and a command. When the owner is proven dead, whoever comes first cleans up: the next that
+ * acquires the item's name, before it has it; flk_reap(); a process that sleeps in a queue anyway. Each item is cleaned up once.
+ *
+ *   char id[FLK_ID_SIZE];
+ *   const char *paths[] = {"/tmp/scratch", NULL};
+ *   struct flk_state_spec spec = {.name = "podman", .paths = paths, .command = "podman rm -f scratch"};
+ *   int code = flk_state_add(&spec, id);           // then make them
+ *   ...                                            // and undo them
+ *   code = flk_state_drop(id);
+ *
+ * The owner is this process, for as long as it lives; it keeps a descriptor open by which every process, in whatever
+ * namespace, can tell. (A forked child isn't the owner. What this process executes in its own place is, but where others can't see its pid:
+ * there it is taken for dead.) Or another process, by its pid: then dead is what its pid, start time and pidfd prove, and what
+ * they don't prove is alive. */
+
+struct flk_state_spec {
+    const char *name;         /* the lock before whose next acquisition it is cleaned up; NULL: none */
+    const char *label;        /* for people, and for the command (FLOCKCTL_STATE_LABEL); NULL: none */
+    const char *const *paths; /* removed with all that is below, after the command; ends with NULL. NULL: none */
+    const char *command;      /* for /bin/sh -c, with /dev/null as stdin and without a terminal's signals; NULL: none */
+    const char *dir;          /* the command's; NULL: as here */
+    const char *const *envp;  /* its environment, to which FLOCKCTL_STATE_ID, _LABEL and _ATTEMPT are added; NULL: environ */
+    int64_t command_limit_ms; /* then it is ended with its tree; 0: 30 s */
+    pid_t owner;              /* 0: this process */
+    unsigned flags;           /* 0, else -EINVAL */
+    uint64_t reserved[4];     /* 0, else -EINVAL */
+};
+
+struct flk_state {
+    const char *id, *name, *label, *command; /* name NULL: none; label, command "": none */
+    const char *const *paths;                /* ends with NULL */
+    pid_t owner;                             /* as it was numbered where it was registered */
+    int alive;                               /* 0: proven dead */
+    const char *reason;                      /* why: "it runs", "no process has its pid any more" */
+    unsigned failures;                       /* of cleanups; above 0: it is tried again, with growing pauses */
+    unsigned attempts;                       /* begun, whatever became of them */
+    int cleaning;                            /* 1: somebody is at it */
+    int64_t since_ms, retry_ms;              /* since the epoch: registered; not tried again by itself before */
+    const char *problem;                     /* NULL; or why it can't be read, and is left alone: a sentence */
+};
+
+/* Registers what is to be undone; all of it is copied. id: for flk_state_drop(). Relative paths are below this process's directory.
+ * -EPERM: a path is "/", the home or the lock directory or above one of them, or isn't owned by this user. -ENOENT: the directory that a
+ * path is to be in isn't there; -ESRCH: there is no such owner. -ENOSPC and the like: nothing is registered. It isn't handed to a
+ * forked child. Since 0.1. */
+int flk_state_add(const struct flk_state_spec *spec, char id[FLK_ID_SIZE]) FLK_MUST_CHECK FLK_NONNULL(1, 2);
+/* Forgets an item without cleaning it up, whosever it is. -ENOENT: there is none. Since 0.1. */
+int flk_state_drop(const char *id) FLK_MUST_CHECK FLK_NONNULL(1);
+/* Calls each for all items of that name, NULL: for all; a result other than 0 ends that and is returned. state is valid during the
+ * call. Since 0.1. */
+int flk_state_list(const char *name, int (*each)(const struct flk_state *state, void *data), void *data)
+    FLK_MUST_CHECK FLK_NONNULL(2);
+
 static inline void flk_hold_release_at_(struct flk_hold **hold)
 {
     flk_hold_release(*hold);

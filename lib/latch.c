@@ -50,13 +50,14 @@ void fk_latch_unlock(int fd)
 }
 
 static const char header_format[] = 
-    "slots=%010u\nnumber=%020llu\nliving=%020llu\nshared=%u\nadmitted=%020llu\npool=%u\n";
+    "slots=%010u\nnumber=%020llu\nliving=%020llu\nshared=%u\nadmitted=%020llu\npool=%u\nstate=%u\n";
 #define SLOTS_AT 6
 #define NUMBER_AT (SLOTS_AT + 10 + 8)
 #define LIVING_AT (NUMBER_AT + 20 + 8)
 #define SHARED_AT (LIVING_AT + 20 + 8)
 #define ADMITTED_AT (SHARED_AT + 1 + 10)
 #define KIND_AT (ADMITTED_AT + 20 + 6)
+#define STATE_AT (KIND_AT + 1 + 7)
 
 /* digits decimal digits at text and then a newline. */
 static int get_number(const char *text, int digits, uint64_t *value)
@@ -74,7 +75,7 @@ static int get_number(const char *text, int digits, uint64_t *value)
 int fk_latch_read(int fd, struct fk_latch *latch, char *record)
 {
     char header[FK_LATCH_HEADER + FK_RECORD_SIZE];
-    uint64_t slots, shared, kind = 0;
+    uint64_t slots, shared, kind = 0, state;
     ssize_t length = pread(fd, header, sizeof header, 0);
     if (length < 0)
         return -errno;
@@ -82,11 +83,13 @@ int fk_latch_read(int fd, struct fk_latch *latch, char *record)
         get_number(header + SLOTS_AT, 10, &slots) < 0 || get_number(header + NUMBER_AT, 20, &latch->number) < 0 ||
         get_number(header + LIVING_AT, 20, &latch->living) < 0 || get_number(header + SHARED_AT, 1, &shared) < 0 ||
         get_number(header + ADMITTED_AT, 20, &latch->admitted) < 0 ||
-        get_number(header + KIND_AT, 1, &kind) < 0 || slots < 1 || slots > FLK_SLOTS_MAX)
+        get_number(header + KIND_AT, 1, &kind) < 0 || get_number(header + STATE_AT, 1, &state) < 0 || slots < 1 ||
+        slots > FLK_SLOTS_MAX)
         return -EBADMSG;
     latch->slots = (unsigned)slots;
     latch->shared = shared;
     latch->kind = (unsigned)kind;
+    latch->state = state;
     memcpy(record, header + FK_LATCH_HEADER, FK_RECORD_SIZE);
     return 0;
 }
@@ -96,7 +99,7 @@ static void format_header(char header[FK_LATCH_HEADER], const struct fk_latch *l
 {
     int length = snprintf(header, FK_LATCH_HEADER, header_format, latch->slots, (unsigned long long)latch->number,
                           (unsigned long long)latch->living, latch->shared ? 1u : 0u,
-                          (unsigned long long)latch->admitted, latch->kind % 10);
+                          (unsigned long long)latch->admitted, latch->kind % 10, latch->state ? 1u : 0u);
     memset(header + length, ' ', FK_LATCH_HEADER - (size_t)length);
     header[FK_LATCH_HEADER - 1] = '\n';
 }

@@ -9,6 +9,7 @@
  *     admitted= the last ticket that was admitted: nobody with such a number or a smaller one waits
  *     shared=  1: there may be records of shared holders
  *     pool=    enum fk_kind: what else the row has; fixed for the life of the file
+ *     state=   1: there may be something to clean up, see state.h
  * and then, FK_RECORD_SIZE bytes a slot, the record of its exclusive holder; then of who waits (queue.h), and of shared holders (shared.h). They stand in this
  * file because a row's header and a lock's record then are one read. The header is written under the latch, in one pwrite: a
  * new number before its ticket is made, the number admitted after the slots were taken. A crash leaves a number that nobody
@@ -36,7 +37,7 @@ enum fk_kind {
 struct fk_latch {
     unsigned slots;
     uint64_t number, living, admitted;
-    bool shared;
+    bool shared, state;
     unsigned kind;
 };
 

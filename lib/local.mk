@@ -41,6 +41,7 @@ libflk_sources = \
 	lib/slot.c lib/slot.h \
 	lib/stamp.c lib/stamp.h \
 	lib/start.c lib/start.h \
+	lib/state.c lib/state.h \
 	lib/supervise.c lib/supervise.h \
 	lib/tree.c lib/tree.h \
 	lib/utf8.c lib/utf8.h \

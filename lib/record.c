@@ -118,7 +118,7 @@ static int digit_of(char byte)
     return at ? (int)(at - digits) : -1;
 }
 
-static void get_escaped(char *out, size_t size, const char *value, size_t length)
+void fk_record_unescape(char *out, size_t size, const char *value, size_t length)
 {
     char *end = out + size - 1;
     for (size_t i = 0; i < length && out < end; i++) {
@@ -158,9 +158,9 @@ static void read_line(struct fk_record *record, const char *key, size_t key_leng
     else if (IS("nests"))
         record->nests = n == 1;
     else if (IS("label"))
-        get_escaped(record->label, sizeof record->label, value, length);
+        fk_record_unescape(record->label, sizeof record->label, value, length);
     else if (IS("command"))
-        get_escaped(record->command, sizeof record->command, value, length);
+        fk_record_unescape(record->command, sizeof record->command, value, length);
 #undef IS
 }
 

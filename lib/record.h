@@ -57,6 +57,8 @@ void fk_record_end(char text[FK_ENDED_SIZE], char mark);
 bool fk_record_has_ended(const char *text, size_t length);
 /* -EBADMSG: not a whole record. */
 int fk_record_read(const char *text, size_t length, struct fk_record *record);
+/* Takes the escapes out of length bytes of a value; out may be value itself. */
+void fk_record_unescape(char *out, size_t size, const char *value, size_t length);
 /* The same as the public interface shows it; points into record. */
 void fk_record_show(const struct fk_record *record, struct flk_holder *holder);
 

@@ -23,6 +23,7 @@
 #include "ready.h"
 #include "root.h"
 #include "row.h"
+#include "state.h"
 
 struct fk_name {
     struct fk_index_node node;
@@ -80,6 +81,7 @@ static void forget_parent(void)
     fk_log_after_fork_child();
     fk_owner_after_fork_child();
     fk_root_after_fork_child();
+    fk_state_after_fork_child();
     CDS_INIT_LIST_HEAD(&idle_names);
     CDS_INIT_LIST_HEAD(&held_parts);
     CDS_INIT_LIST_HEAD(&holds);

@@ -25,6 +25,7 @@
 #include "removal.h"
 #include "root.h"
 #include "slot.h"
+#include "state.h"
 #include "values.h"
 
 #define FILE_MODE (0600 | S_ISVTX) /* sticky: sweepers of runtime directories leave it alone */
@@ -173,7 +174,7 @@ static void sweep(int rows)
         if (strncmp(entry->d_name, TEMPORARY, sizeof TEMPORARY - 1) != 0)
             continue;
         FK_CLOSE_FD int fd = fk_fd_open(rows, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fk_state_keep(fd) == 0)
             delete_tree(rows, entry->d_name);
     }
     fk_fd_take(&copy);
@@ -766,6 +767,7 @@ static bool delete_in_section(struct fk_section *section, int rows, char tempora
     bool empty = slots && fk_queue_last(section, &last) == 0 && last.fd < 0;
     if (slots && !empty)
         fk_queue_unwatch(&last);
+    empty = empty && !section->latch.state;
     if (empty && fk_slots_take(section, row->slots, LOCK_EX, true, slots, fds, NULL, &n_busy) == 0) {
         done = rename_away(rows, row->text, temporary) == 0;
         for (unsigned i = 0; i < row->slots; i++)
@@ -800,7 +802,9 @@ int fk_row_delete(struct fk_row *row)
         code = fk_row_enter(row, FK_NEVER, &section);
     if (code < 0)
         return code;
-    code = rename_away(rows, row->text, temporary);
+    code = section.latch.state ? fk_state_keep(row->directory) : 0;
+    if (code == 0)
+        code = rename_away(rows, row->text, temporary);
     if (code < 0)
         code = fk_fail_errno(code, "can't remove the row %s", row->text);
     fk_row_leave(&section);
@@ -809,6 +813,35 @@ int fk_row_delete(struct fk_row *row)
         delete_tree(rows, temporary);
     }
     return code;
+}
+
+/* The new row's latch, locked, so that nobody takes it for one that has nothing to clean up before it has. */
+static int mark_state(int directory, bool state)
+{
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE];
+    FK_CLOSE_FD int fd = fk_fd_open(directory, "latch", O_RDWR | O_NOFOLLOW, 0);
+    int code = fd < 0 ? fd : fk_latch_lock(fd, FK_NEVER);
+    if (code == 0)
+        code = fk_latch_read(fd, &latch, record);
+    latch.state = state;
+    if (code == 0)
+        code = fk_latch_write(fd, &latch);
+    return code < 0 ? code : fk_fd_take(&fd);
+}
+
+/* What is to be cleaned up moves along. Between the two steps the old row could be swept, which our lock prevents; if we are
+ * killed there, the sweeper keeps those items, without the name. */
+static int exchange(struct fk_section *section, int rows, const char *temporary, int fresh)
+{
+    struct fk_row *row = section->row;
+    FK_CLOSE_FD int latch = mark_state(fresh, section->latch.state);
+    int code = latch < 0 ? latch : flock(row->directory, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    if (code == 0 && renameat2(rows, temporary, rows, row->text, RENAME_EXCHANGE) < 0)
+        code = -errno;
+    if (code == 0 && section->latch.state)
+        code = fk_state_move(row->directory, fresh);
+    return code < 0 ? fk_fail_errno(code, "can't resize the row %s", row->text) : 0;
 }
 
 int fk_row_exchange(struct fk_row *row, unsigned slots)
@@ -825,8 +858,7 @@ int fk_row_exchange(struct fk_row *row, unsigned slots)
         return fk_fail_errno(fresh, "can't make %s with %u slots", row->text, slots);
     code = fk_row_enter(row, FK_NEVER, &section);
     if (code == 0) {
-        if (renameat2(rows, temporary, rows, row->text, RENAME_EXCHANGE) < 0)
-            code = fk_fail_errno(-errno, "can't resize the row %s", row->text);
+        code = exchange(&section, rows, temporary, fresh);
         fk_row_leave(&section);
     }
     if (code == 0)

@@ -34,6 +34,7 @@ tests_unit = \
 	tests/unit/row \
 	tests/unit/run \
 	tests/unit/slot \
+	tests/unit/state \
 	tests/unit/stamp \
 	tests/unit/supervise \
 	tests/unit/tree \

@@ -15,9 +15,10 @@
 
 const struct verb *const verbs[] = {
     &verb_acquire, &verb_run,     &verb_define, &verb_resize, &verb_remove, &verb_path,    &verb_dir,
-    &verb_status,  &verb_holders, &verb_evict,  &verb_log,    &verb_id,     &verb_help,   &verb_version,
+    &verb_status,  &verb_holders, &verb_evict,  &verb_log,    &verb_state,  &verb_id,
+    &verb_help,    &verb_version,
     NULL,
-};
+    &verb_status,  &verb_holders, &verb_evict,  &verb_log,   &verb_state,    &verb_help,   &verb_version, NULL,
 
 const struct verb *find_verb(const char *name)
 {
@@ -180,6 +181,7 @@ int main(int argc, char **argv)
     if (options_parse(argc - at, argv + at, verb->groups | GROUP_GLOBAL, &options))
         status = options.version ? verb_version.run(&options) : run_verb(verb, &options);
     free(options.operands);
+    free(options.paths);
     if (fflush(stdout) != 0 && status == 0) {
         complain("can't write to stdout: %s", strerrordesc_np(errno));
         return EXIT_OURS;

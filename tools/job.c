@@ -17,6 +17,7 @@
 #include "message.h"
 #include "probe.h"
 #include "report.h"
+#include "state.h"
 #include "supervise.h"
 
 #define COPY_PATIENCE_MS 1000
@@ -276,6 +277,20 @@ static int export_root(const struct options *options)
     return code;
 }
 
+/* So that what registers a cleanup below us can say whose it is. */
+static int export_owner(const struct flk_hold *hold)
+{
+    const struct fk_owner *self;
+    char owner[FK_OWNER_TEXT_SIZE], text[FK_OWNER_TEXT_SIZE + FLK_NAME_MAX + 2];
+    int code = fk_owner_self(&self);
+    if (code < 0)
+        return code;
+    fk_owner_format(self, ',', owner);
+    snprintf(text, sizeof text, "%s@%s", owner, hold ? flk_hold_name(hold, 0) : "");
+    setenv(FK_STATE_OWNER_VARIABLE, text, 1);
+    return 0;
+}
+
 /* The limit of the command: 0 is none. False: there is no time left. */
 static bool choose_limit(struct job *job, int64_t *limit_ms)
 {
@@ -427,6 +442,8 @@ static int prepare(const struct job *job, struct flk_hold *hold, char ***environ
     int code = hold ? export_root(job->options) : 0;
     if (code == 0 && hold && !job->options->detach)
         code = flk_hold_inherit(hold, 1);
+    if (code == 0)
+        code = export_owner(hold);
     if (code == 0)
         code = make_environment(job, hold, environment);
     restore_limit(job->files);

@@ -16,6 +16,7 @@ tools_flockctl_SOURCES = \
 	tools/probe.c tools/probe.h \
 	tools/report.c tools/report.h \
 	tools/signals.c tools/signals.h \
+	tools/states.c tools/states.h \
 	tools/table.c tools/table.h \
 	tools/verb_acquire.c \
 	tools/verb_define.c \
@@ -29,6 +30,7 @@ tools_flockctl_SOURCES = \
 	tools/verb_remove.c \
 	tools/verb_resize.c \
 	tools/verb_run.c \
+	tools/verb_state.c \
 	tools/verb_status.c \
 	tools/verb_supervise.c \
 	tools/verb_version.c \

@@ -46,6 +46,11 @@ enum {
     OPT_COLOR,
     OPT_ON,
     OPT_OFF,
+    OPT_OWNER,
+    OPT_PATH,
+    OPT_CLEANUP,
+    OPT_CLEANUP_TIMEOUT,
+    OPT_DRY_RUN,
 };
 
 static const struct {
@@ -64,7 +69,7 @@ static const struct {
     {{"values", required_argument, NULL, OPT_VALUES}, GROUP_VALUES},
     {{"values-from", required_argument, NULL, OPT_VALUES_FROM}, GROUP_POOL},
     {{"shared", no_argument, NULL, 's'}, GROUP_LOCK},
-    {{"label", required_argument, NULL, 'l'}, GROUP_LOCK},
+    {{"label", required_argument, NULL, 'l'}, GROUP_LOCK | GROUP_LABEL},
     {{"probe", required_argument, NULL, OPT_PROBE}, GROUP_LOCK},
     {{"probe-timeout", required_argument, NULL, OPT_PROBE_TIMEOUT}, GROUP_LOCK},
     {{"on-abandoned", required_argument, NULL, OPT_ON_ABANDONED}, GROUP_LOCK},
@@ -84,13 +89,18 @@ static const struct {
     {{"report", required_argument, NULL, OPT_REPORT}, GROUP_RUN},
     {{"while", required_argument, NULL, OPT_WHILE}, GROUP_WHILE},
     {{"latch", no_argument, NULL, OPT_LATCH}, GROUP_LATCH},
-    {{"json", no_argument, NULL, OPT_JSON}, GROUP_STATUS},
+    {{"json", no_argument, NULL, OPT_JSON}, GROUP_STATUS | GROUP_JSON},
     {{"watch", no_argument, NULL, OPT_WATCH}, GROUP_STATUS},
     {{"color", required_argument, NULL, OPT_COLOR}, GROUP_STATUS},
     {{"yes", no_argument, NULL, 'y'}, GROUP_YES},
     {{"follow", no_argument, NULL, 'f'}, GROUP_LOG},
     {{"on", no_argument, NULL, OPT_ON}, GROUP_LOG},
     {{"off", no_argument, NULL, OPT_OFF}, GROUP_LOG},
+    {{"owner", required_argument, NULL, OPT_OWNER}, GROUP_STATE},
+    {{"path", required_argument, NULL, OPT_PATH}, GROUP_STATE},
+    {{"cleanup", required_argument, NULL, OPT_CLEANUP}, GROUP_CLEANUP},
+    {{"cleanup-timeout", required_argument, NULL, OPT_CLEANUP_TIMEOUT}, GROUP_STATE},
+    {{"dry-run", no_argument, NULL, OPT_DRY_RUN}, GROUP_DRY_RUN},
 };
 #define TABLE_SIZE (sizeof table / sizeof *table)
 
@@ -353,6 +363,61 @@ static bool take_value_of_pool(struct options *options, int which, const char *t
     return take_value_of_run(options, which, text);
 }
 
+static bool add_path(struct options *options, const char *path)
+{
+    size_t count = 0;
+    while (options->paths && options->paths[count])
+        count++;
+    const char **paths = reallocarray(options->paths, count + 2, sizeof *paths);
+    if (!paths) {
+        complain("out of memory");
+        return false;
+    }
+    paths[count] = path;
+    paths[count + 1] = NULL;
+    options->paths = paths;
+    return true;
+}
+
+static bool take_cleanup_timeout(struct options *options, const char *text)
+{
+    if (!take_time("--cleanup-timeout", text, &options->cleanup_timeout_ms))
+        return false;
+    if (options->cleanup_timeout_ms <= 0)
+        complain("\"%s\" is no limit for a cleanup, which others wait for; give a time above 0", text);
+    return options->cleanup_timeout_ms > 0;
+}
+
+static bool take_process(const char *text, pid_t *pid)
+{
+    unsigned long number;
+    if (!take_number("a process id", text, 1, INT_MAX, &number))
+        return false;
+    *pid = (pid_t)number;
+    return true;
+}
+
+static bool take_value_of_state(struct options *options, int which, const char *text)
+{
+    switch (which) {
+    case OPT_OWNER:
+        return take_process(text, &options->owner);
+    case OPT_PATH:
+        return add_path(options, text);
+    case OPT_CLEANUP:
+        if (!*text)
+            complain("--cleanup is empty; give it a command, or leave it out");
+        options->cleanup = text;
+        return *text;
+    case OPT_CLEANUP_TIMEOUT:
+        return take_cleanup_timeout(options, text);
+    case OPT_DRY_RUN:
+        options->dry_run = true;
+        return true;
+    }
+    return take_value_of_pool(options, which, text);
+}
+
 static bool take_value(struct options *options, int which, const char *text)
 {
     unsigned long number;
@@ -398,10 +463,7 @@ static bool take_value(struct options *options, int which, const char *text)
         options->label = text;
         return true;
     case OPT_WHILE:
-        if (!take_number("a process id", text, 1, INT_MAX, &number))
-            return false;
-        options->while_pid = (pid_t)number;
-        return true;
+        return take_process(text, &options->while_pid);
     case OPT_LATCH:
         options->latch = true;
         return true;
@@ -428,7 +490,7 @@ static bool take_value(struct options *options, int which, const char *text)
         options->log_on = false;
         return true;
     }
-    return take_value_of_pool(options, which, text);
+    return take_value_of_state(options, which, text);
 }
 
 /* Without COMMAND there is nothing that these could be about. */

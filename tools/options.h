@@ -24,6 +24,11 @@ enum option_group {
     GROUP_LOG = 1 << 10,   /* -f --on --off */
     GROUP_VALUES = 1 << 11, /* --values */
     GROUP_POOL = 1 << 12,  /* --values-from */
+    GROUP_STATE = 1 << 13, /* --owner --path --cleanup-timeout */
+    GROUP_CLEANUP = 1 << 14, /* --cleanup */
+    GROUP_JSON = 1 << 15,  /* of those of STATUS: --json */
+    GROUP_LABEL = 1 << 16, /* of those of LOCK: -l */
+    GROUP_DRY_RUN = 1 << 17, /* --dry-run */
 };
 
 enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
@@ -47,7 +52,11 @@ struct options {
     const char *needs_command; /* the last one given of those that are about COMMAND; NULL: none */
     pid_t while_pid; /* 0: not given */
     bool json, watch, yes;
-    bool follow, log_on, log_off;
+    bool follow, log_on, log_off, dry_run;
+    pid_t owner;        /* 0: not given */
+    const char **paths; /* ends with NULL; NULL: none given */
+    const char *cleanup;
+    int64_t cleanup_timeout_ms; /* 0: not given */
     enum color color;
     char **operands;
     size_t n_operands;

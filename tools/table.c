@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "utf8.h"
 
@@ -172,4 +174,15 @@ bool table_print(const struct table *table, FILE *out, const struct table_form *
         fprintf(out, "(%zu more)%s", table->n_lines - lines, form->line_end);
     free(widths);
     return true;
+}
+
+struct table_form table_form_of_stdout(void)
+{
+    struct table_form form = {.line_end = "\n"};
+    struct winsize size;
+    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) {
+        form.width = size.ws_col;
+        form.height = size.ws_row;
+    }
+    return form;
 }

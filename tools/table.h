@@ -36,6 +36,8 @@ struct table_form {
     bool color;
     const char *line_end;
 };
+/* Without color. */
+struct table_form table_form_of_stdout(void);
 /* False: out of memory. */
 bool table_print(const struct table *table, FILE *out, const struct table_form *form);
 void table_end(struct table *table);

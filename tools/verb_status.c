@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,12 +158,9 @@ static bool in_color(const struct options *options)
 
 static struct table_form form_for_stdout(const struct options *options)
 {
-    struct table_form form = {.color = in_color(options), .line_end = "\n"};
-    struct winsize size;
-    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) {
-        form.width = size.ws_col;
-        form.height = options->watch && size.ws_row > 2 ? size.ws_row - 1u : 0;
-    }
+    struct table_form form = table_form_of_stdout();
+    form.color = in_color(options);
+    form.height = options->watch && form.height > 2 ? form.height - 1 : 0;
     if (options->watch)
         form.line_end = "\033[K\n"; /* what the last picture had there */
     return form;

@@ -80,13 +80,14 @@ is "$status" 0 "a waiter gets the lock before its deadline"
 run flockctl acquire x -- sh -c 'env | grep ^FLOCKCTL_ | grep -v -e _DIR= -e _CONFIG= -e _REQUIRE_ | sort'
 like "$out" '^FLOCKCTL_ID=[a-z][a-z0-9]{1,23}$' "FLOCKCTL_ID"
 like "$out" '^FLOCKCTL_HELD=x@[a-z][a-z0-9]{1,23}@[2-9][0-9][0-9]$' "FLOCKCTL_HELD"
-is "$(printf '%s\n' "$out" | sed 's/^\(FLOCKCTL_ID\)=.*/\1/; s/\(HELD\)=.*/\1/; s/\(WAITED_MS\)=[0-9]*$/\1/')" "FLOCKCTL_HELD
+is "$(printf '%s\n' "$out" | sed 's/^\(FLOCKCTL_ID\)=.*/\1/; s/\(HELD\)=.*/\1/; s/\(OWNER\)=.*/\1/; s/\(WAITED_MS\)=[0-9]*$/\1/')" "FLOCKCTL_HELD
 FLOCKCTL_ID
 FLOCKCTL_NAME=x
+FLOCKCTL_OWNER
 FLOCKCTL_SLOT=0
 FLOCKCTL_SLOTS=0
 FLOCKCTL_SLOTS_1=0
-FLOCKCTL_WAITED_MS" "one name: HELD, NAME, SLOT, SLOTS, SLOTS_1, WAITED_MS and no ABANDONED"
+FLOCKCTL_WAITED_MS" "one name: HELD, NAME, OWNER, SLOT, SLOTS, SLOTS_1, WAITED_MS and no ABANDONED"
 first=$(flockctl acquire x -c 'echo $FLOCKCTL_ID') second=$(flockctl acquire x -c 'echo $FLOCKCTL_ID')
 ok "ids differ" [ "$first" != "$second" ]
 ok "define b 3" flockctl define b --slots 3

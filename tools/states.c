@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "states.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "json.h"
+
+const char *states_word(const struct flk_state *state)
+{
+    if (state->problem)
+        return "damaged";
+    if (state->cleaning)
+        return "cleaning";
+    if (state->alive)
+        return "alive";
+    return state->failures ? "failing" : "dead";
+}
+
+const char *states_purpose(const struct flk_state *state, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    if (*state->command)
+        used += (size_t)snprintf(text, size, "%s", state->command);
+    for (const char *const *path = state->paths; *path && used < size; path++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? "; " : "", *path);
+    return text;
+}
+
+static void put_text(const char *key, const char *text)
+{
+    printf(",\"%s\":", key);
+    if (text && *text)
+        fk_json_string(stdout, text);
+    else
+        fputs("null", stdout);
+}
+
+static void put_time(const char *key, int64_t ms)
+{
+    printf(",\"%s\":", key);
+    fk_json_time(stdout, ms);
+}
+
+void states_put_json(const struct flk_state *state)
+{
+    printf("\"id\":");
+    fk_json_string(stdout, state->id);
+    put_text("name", state->name);
+    put_text("label", state->label);
+    put_text("command", state->command);
+    printf(",\"paths\":[");
+    for (size_t i = 0; state->paths[i]; i++) {
+        fputs(i ? "," : "", stdout);
+        fk_json_string(stdout, state->paths[i]);
+    }
+    if (state->owner)
+        printf("],\"owner\":%d", (int)state->owner);
+    else
+        printf("],\"owner\":null");
+    printf(",\"alive\":%s", state->alive ? "true" : "false");
+    put_text("state", states_word(state));
+    put_text("reason", state->reason);
+    printf(",\"attempts\":%u,\"failures\":%u", state->attempts, state->failures);
+    put_time("since", state->since_ms);
+    put_time("retry", state->retry_ms);
+    put_text("problem", state->problem);
+}

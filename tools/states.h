@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What is registered for cleaning up, as `flockctl state` and `flockctl reap` show it. */
+#ifndef STATES_H
+#define STATES_H
+
+#include <flockctl.h>
+#include <stddef.h>
+
+/* One word: alive, dead, failing, cleaning, damaged. */
+const char *states_word(const struct flk_state *state);
+/* What it does: the command and the paths; cut to what fits. */
+const char *states_purpose(const struct flk_state *state, char *text, size_t size);
+/* The fields of a JSON object, without its braces. */
+void states_put_json(const struct flk_state *state);
+
+#endif
