@@ -68,6 +68,7 @@ tests_cli = \
 	tests/cli/podman.t \
 	tests/cli/pool.t \
 	tests/cli/run.t \
+	tests/cli/shell.t \
 	tests/cli/signals.t \
 	tests/cli/status.t \
 	tests/cli/terminal.t \

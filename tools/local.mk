@@ -42,5 +42,8 @@ tools_flockctl_LDADD = lib/libflk.la $(URCU_TOOL_LIBS) $(CRYPTO_TOOL_LIBS)
 # The same for libc: without the dynamic loader the tool starts in three quarters of the time.
 tools_flockctl_LDFLAGS = $(AM_LDFLAGS) $(FLK_TOOL_LDFLAGS)
 
+# Beside the tool, where `. flockctl.sh` finds it.
+dist_bin_SCRIPTS = tools/flockctl.sh
+
 bashcompletiondir = $(datadir)/bash-completion/completions
 dist_bashcompletion_DATA = tools/completion/flockctl
