@@ -60,9 +60,10 @@ lib_libflk_la_CPPFLAGS = $(AM_CPPFLAGS) -DFLK_TOOL='"$(bindir)/flockctl"'
 
 lib_libflockctl_la_SOURCES =
 lib_libflockctl_la_LIBADD = lib/libflk.la $(URCU_LIBS)
-lib_libflockctl_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined
+# A dlclose() leaves it where it is: liburcu keeps a destructor for the end of every thread that has read through it.
+lib_libflockctl_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined -Wl,-z,nodelete
 EXTRA_DIST += lib/libflockctl.map
 if HAVE_VERSION_SCRIPT
-lib_libflockctl_la_LDFLAGS += -Wl,--version-script=$(top_srcdir)/lib/libflockctl.map -Wl,-z,nodelete
+lib_libflockctl_la_LDFLAGS += -Wl,--version-script=$(top_srcdir)/lib/libflockctl.map
 EXTRA_lib_libflockctl_la_DEPENDENCIES = lib/libflockctl.map
 endif

@@ -10,6 +10,7 @@ tests_unit = \
 	tests/unit/deadline \
 	tests/unit/deadlock \
 	tests/unit/digest \
+	tests/unit/dlopen \
 	tests/unit/error \
 	tests/unit/fd \
 	tests/unit/hold \
@@ -91,6 +92,10 @@ tests_stress = \
 	tests/stress/nest \
 	tests/stress/queue \
 	tests/stress/tryonce
+
+# It loads the shared library itself.
+tests_unit_dlopen_LDADD = tests/tap/libtap.la
+EXTRA_tests_unit_dlopen_DEPENDENCIES = lib/libflockctl.la
 
 # The referee stands between the library's modules: these calls of one to another go through it.
 comma = ,
