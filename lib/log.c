@@ -24,24 +24,59 @@
 #define TRIES 8 /* others may rotate as often meanwhile */
 
 _Atomic bool fk_log_on;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static char file[PATH_MAX];
-static int log_fd = -1;
+
+/* A flock belongs to an open file, so each thread that writes has one for itself. The mutex is for these variables alone: the
+ * file may be one of the user's, on a slow disk or at the end of a slow reader. */
+#define SPARES 4
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *_Atomic file; /* NULL: none */
+static int spare[SPARES];
+static unsigned spares;
+
+/* Those that are lent are closed when they come back. */
+static void close_spares(void)
+{
+    int old[SPARES];
+    pthread_mutex_lock(&lock);
+    unsigned n = spares;
+    memcpy(old, spare, sizeof old);
+    spares = 0;
+    pthread_mutex_unlock(&lock);
+    while (n > 0)
+        fk_fd_close(&old[--n]);
+}
 
 void fk_log_set(const char *path)
 {
-    pthread_mutex_lock(&mutex);
-    fk_fd_close(&log_fd);
-    snprintf(file, sizeof file, "%s", path);
+    if (atomic_exchange(&file, *path ? path : NULL) != path)
+        close_spares();
     atomic_store(&fk_log_on, *path != '\0');
-    pthread_mutex_unlock(&mutex);
 }
 
-/* The descriptor is closed already. */
+static int borrow(void)
+{
+    pthread_mutex_lock(&lock);
+    int fd = spares > 0 ? spare[--spares] : -1;
+    pthread_mutex_unlock(&lock);
+    return fd;
+}
+
+static void give_back(int fd, const char *path)
+{
+    pthread_mutex_lock(&lock);
+    if (fd >= 0 && spares < SPARES && path == atomic_load(&file)) {
+        spare[spares++] = fd;
+        fd = -1;
+    }
+    pthread_mutex_unlock(&lock);
+    fk_fd_close(&fd);
+}
+
+/* The descriptors are closed already. */
 void fk_log_after_fork_child(void)
 {
-    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    log_fd = -1;
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    spares = 0;
 }
 
 /* ---- the line ---- */
@@ -117,10 +152,10 @@ static void put_line(FILE *out, const struct fk_log_entry *entry)
 
 /* ---- the file ---- */
 
-static bool is_at_its_path(const struct stat *ours)
+static bool is_at_its_path(const char *path, const struct stat *ours)
 {
     struct stat status;
-    return stat(file, &status) == 0 && status.st_ino == ours->st_ino && status.st_dev == ours->st_dev;
+    return stat(path, &status) == 0 && status.st_ino == ours->st_ino && status.st_dev == ours->st_dev;
 }
 
 static int lock_file(int fd, int how)
@@ -134,30 +169,30 @@ static int lock_file(int fd, int how)
     return 0;
 }
 
-/* Opened, and locked as the one at its path, if that can be; *status is of it. */
-static bool open_log(struct stat *status)
+/* Opened if *fd is -1, and locked as the one at its path, if that can be; *status is of it. */
+static bool open_log(const char *path, int *fd, struct stat *status)
 {
     for (int tries = 0; tries < TRIES; tries++) {
-        if (log_fd < 0)
-            log_fd = fk_fd_open(AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY, 0600);
-        if (log_fd < 0 || fstat(log_fd, status) < 0)
+        if (*fd < 0)
+            *fd = fk_fd_open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY, 0600);
+        if (*fd < 0 || fstat(*fd, status) < 0)
             return false;
-        if (!S_ISREG(status->st_mode) || lock_file(log_fd, LOCK_SH) < 0 || is_at_its_path(status))
+        if (!S_ISREG(status->st_mode) || lock_file(*fd, LOCK_SH) < 0 || is_at_its_path(path, status))
             return true;
-        fk_fd_close(&log_fd); /* it was rotated */
+        fk_fd_close(fd); /* it was rotated */
     }
     return false;
 }
 
 /* By who finds it full, which they all do before they write, so that those in the middle of a line become fewer. */
-static bool rotate(struct stat *status)
+static bool rotate(const char *path, int *fd, struct stat *status)
 {
     char old[PATH_MAX + 2];
-    snprintf(old, sizeof old, "%s.1", file);
-    if (lock_file(log_fd, LOCK_EX) == 0 && is_at_its_path(status))
-        (void)rename(file, old); /* should it fail, the next one tries again */
-    fk_fd_close(&log_fd);
-    return open_log(status);
+    snprintf(old, sizeof old, "%s.1", path);
+    if (lock_file(*fd, LOCK_EX) == 0 && is_at_its_path(path, status))
+        (void)rename(path, old); /* should it fail, the next one tries again */
+    fk_fd_close(fd);
+    return open_log(path, fd, status);
 }
 
 static bool is_full(const struct stat *status)
@@ -168,12 +203,15 @@ static bool is_full(const struct stat *status)
 static void append(const char *line, size_t length)
 {
     struct stat status;
-    pthread_mutex_lock(&mutex);
-    if (file[0] && open_log(&status) && (!is_full(&status) || rotate(&status))) {
-        (void)!write(log_fd, line, length);
-        fk_latch_unlock(log_fd);
+    const char *path = atomic_load(&file);
+    if (!path)
+        return;
+    int fd = borrow();
+    if (open_log(path, &fd, &status) && (!is_full(&status) || rotate(path, &fd, &status))) {
+        (void)!write(fd, line, length);
+        fk_latch_unlock(fd);
     }
-    pthread_mutex_unlock(&mutex);
+    give_back(fd, path);
 }
 
 void fk_log_write(const struct fk_log_entry *entry)

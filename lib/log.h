@@ -53,7 +53,7 @@ static inline bool fk_log_is_on(void)
 }
 
 void fk_log_write(const struct fk_log_entry *entry);
-/* By root.c. path: absolute; "": there is none. */
+/* By root.c. path: absolute, stays valid for ever, and the same file has the same pointer; "": there is none. */
 void fk_log_set(const char *path);
 void fk_log_after_fork_child(void);
 

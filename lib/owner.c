@@ -22,12 +22,13 @@
 #include "fd.h"
 #include "proc.h"
 
+#define COMMAND_SIZE 512
 #define PIDFS_MAGIC 0x50494446 /* linux/magic.h from Linux 6.9 on */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int known, command_known;
 static struct fk_owner this_process;
-static char command_line[512];
+static char command_line[COMMAND_SIZE];
 
 static uint64_t namespace_inode(const char *path)
 {
@@ -80,23 +81,25 @@ static int look_up_self(struct fk_owner *self)
     return 0;
 }
 
-static void look_up_command(void)
+static void look_up_command(char text[COMMAND_SIZE])
 {
-    ssize_t length = fk_fd_read_text(AT_FDCWD, "/proc/self/cmdline", command_line, sizeof command_line);
+    text[0] = '\0';
+    ssize_t length = fk_fd_read_text(AT_FDCWD, "/proc/self/cmdline", text, COMMAND_SIZE);
     for (ssize_t i = 0; i + 1 < length; i++)
-        if (command_line[i] == '\0')
-            command_line[i] = ' ';
+        if (text[i] == '\0')
+            text[i] = ' ';
 }
 
 int fk_owner_self(const struct fk_owner **self)
 {
     int code = 0;
     if (!atomic_load_explicit(&known, memory_order_acquire)) {
+        struct fk_owner fresh;
+        code = look_up_self(&fresh);
         pthread_mutex_lock(&lock);
-        if (!atomic_load(&known)) {
-            code = look_up_self(&this_process);
-            if (code == 0)
-                atomic_store_explicit(&known, 1, memory_order_release);
+        if (code == 0 && !atomic_load(&known)) {
+            this_process = fresh;
+            atomic_store_explicit(&known, 1, memory_order_release);
         }
         pthread_mutex_unlock(&lock);
     }
@@ -108,9 +111,11 @@ int fk_owner_self(const struct fk_owner **self)
 const char *fk_owner_command(void)
 {
     if (!atomic_load_explicit(&command_known, memory_order_acquire)) {
+        char fresh[COMMAND_SIZE];
+        look_up_command(fresh);
         pthread_mutex_lock(&lock);
         if (!atomic_load(&command_known)) {
-            look_up_command();
+            memcpy(command_line, fresh, sizeof fresh);
             atomic_store_explicit(&command_known, 1, memory_order_release);
         }
         pthread_mutex_unlock(&lock);

@@ -97,16 +97,16 @@ static void forget_parent(void)
 
 static void before_fork(void)
 {
+    fk_fd_before_fork(); /* first: who opens something at this moment is waited for, and nobody has to wait with us */
     pthread_mutex_lock(&lock);
-    fk_fd_before_fork();
     urcu_bp_before_fork();
 }
 
 static void after_fork_parent(void)
 {
     urcu_bp_after_fork_parent();
-    fk_fd_after_fork_parent();
     pthread_mutex_unlock(&lock);
+    fk_fd_after_fork_parent();
 }
 
 static void after_fork_child(void)

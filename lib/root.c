@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 #include "registry.h"
 
 #define CANDIDATES 5
+#define WARNING_SIZE (PATH_MAX + 512)
 #define ROOM_BELOW 300 /* bytes that our own names may add to the directory's */
 
 struct candidate {
@@ -30,12 +32,35 @@ struct candidate {
     char why[256];
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char asked_for[PATH_MAX]; /* by flk_root_set() */
-static char chosen[PATH_MAX]; /* "": not yet */
-static bool log_marked;
-static bool chosen_by_name;
-static char warning[PATH_MAX + 512];
+/* The choice is made without any lock, since the directory may be on a slow disk; the first of several threads that have made
+ * one is believed. What the variables point to is never freed, so a thread may go on with it, and a forked child finds it whole. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all that follows, for writing */
+static const char *_Atomic asked_for; /* by flk_root_set(); NULL: nothing */
+static const char *_Atomic chosen;    /* NULL: not yet */
+static const char *_Atomic warning;   /* NULL: none */
+static _Atomic bool chosen_by_name;
+
+/* Texts that are kept, each once, so that a host that sets the same directories again and again doesn't grow. */
+struct kept {
+    struct kept *next;
+    char text[];
+};
+static struct kept *_Atomic all_kept;
+
+/* Under the mutex. NULL: out of memory. */
+static const char *keep(const char *text)
+{
+    for (struct kept *kept = all_kept; kept; kept = kept->next)
+        if (strcmp(kept->text, text) == 0)
+            return kept->text;
+    struct kept *fresh = malloc(sizeof *fresh + strlen(text) + 1);
+    if (!fresh)
+        return NULL;
+    strcpy(fresh->text, text);
+    fresh->next = all_kept;
+    all_kept = fresh;
+    return fresh->text;
+}
 
 __attribute__((format(printf, 2, 3))) static void because(struct candidate *candidate, const char *format, ...)
 {
@@ -99,11 +124,11 @@ static void consider_last(struct candidate *candidate)
     because(candidate, "there is no runtime directory of ours");
 }
 
-static void list_candidates(struct candidate candidates[CANDIDATES])
+static void list_candidates(struct candidate candidates[CANDIDATES], const char *asked)
 {
     char parent[64];
     memset(candidates, 0, CANDIDATES * sizeof *candidates);
-    consider_named(&candidates[0], "--dir", asked_for);
+    consider_named(&candidates[0], "--dir", asked);
     consider_named(&candidates[1], "FLOCKCTL_DIR", getenv("FLOCKCTL_DIR"));
     consider_runtime(&candidates[2], "XDG_RUNTIME_DIR", getenv("XDG_RUNTIME_DIR"));
     snprintf(parent, sizeof parent, "/run/user/%u", geteuid());
@@ -197,7 +222,7 @@ static int make_directory(const char *path)
 
 #define LOG_MARK "log\n" /* a line in `version` */
 
-static int check_version(int directory, const char *path)
+static int check_version(int directory, const char *path, bool *log_marked)
 {
     char text[16] = "";
     FK_CLOSE_FD int fd = fk_fd_open(directory, "version", O_RDWR | O_CREAT | O_NOFOLLOW, 0600 | S_ISVTX);
@@ -216,12 +241,12 @@ static int check_version(int directory, const char *path)
                        "%s is written by another release of flockctl (protocol %.*s, ours is %d); use one release, or "
                        "another directory with FLOCKCTL_DIR or --dir",
                        path, (int)strcspn(text, "\n"), text, FK_PROTOCOL);
-    log_marked = strstr(text, "\n" LOG_MARK) != NULL;
+    *log_marked = strstr(text, "\n" LOG_MARK) != NULL;
     return 0;
 }
 
 /* 1: made it, 0: it was there. */
-static int prepare(const char *path)
+static int prepare(const char *path, bool *log_marked)
 {
     const struct fk_root_policy ours = {.owner = geteuid(), .forbidden = 077};
     int made = access(path, F_OK) < 0 && errno == ENOENT ? make_directory(path) : 0;
@@ -230,7 +255,7 @@ static int prepare(const char *path)
     FK_CLOSE_FD int directory = fk_root_check(path, &ours);
     if (directory < 0)
         return directory;
-    int code = check_version(directory, path);
+    int code = check_version(directory, path, log_marked);
     return code < 0 ? code : made;
 }
 
@@ -295,15 +320,14 @@ static int refuse_two_worlds(const struct candidate candidates[CANDIDATES], unsi
     return 0;
 }
 
-static void warn(const struct candidate candidates[CANDIDATES], unsigned choice, bool made)
+static void warn(const struct candidate candidates[CANDIDATES], unsigned choice, bool made, char text[WARNING_SIZE])
 {
-    warning[0] = '\0';
     for (unsigned i = 0; i < choice; i++)
-        if (candidates[i].odd && !warning[0])
-            snprintf(warning, sizeof warning, "%s is passed over, %s; the lock directory is %s", candidates[i].source,
+        if (candidates[i].odd && !text[0])
+            snprintf(text, WARNING_SIZE, "%s is passed over, %s; the lock directory is %s", candidates[i].source,
                      candidates[i].why, candidates[choice].path);
-    if (!warning[0] && made && choice == CANDIDATES - 1 && geteuid() != 0)
-        snprintf(warning, sizeof warning,
+    if (!text[0] && made && choice == CANDIDATES - 1 && geteuid() != 0)
+        snprintf(text, WARNING_SIZE,
                  "the lock directory is %s, since there is no runtime directory of ours; set FLOCKCTL_DIR to choose "
                  "another one",
                  candidates[choice].path);
@@ -324,40 +348,75 @@ static int find_log(char path[PATH_MAX])
     return 0;
 }
 
+/* Large, so that it isn't on the stack. */
+struct choice {
+    struct candidate candidates[CANDIDATES];
+    const char *asked_for; /* when it was begun */
+    unsigned number;
+    char path[PATH_MAX];
+    char log[PATH_MAX]; /* "": none */
+    char warning[WARNING_SIZE];
+};
+
+static int look_around(struct choice *choice)
+{
+    bool log_marked = false;
+    choice->asked_for = asked_for;
+    list_candidates(choice->candidates, choice->asked_for);
+    unsigned number = choice->number = first_usable(choice->candidates);
+    int code = make_absolute(choice->candidates[number].path, choice->path);
+    if (code == 0)
+        code = prepare(choice->path, &log_marked);
+    int made = code;
+    if (code >= 0 && !choice->candidates[number].named)
+        code = refuse_two_worlds(choice->candidates, number);
+    if (code < 0)
+        return code;
+    warn(choice->candidates, number, made > 0, choice->warning);
+    memcpy(choice->log, choice->path, sizeof choice->log);
+    if ((!log_marked && !has_log_variable()) || find_log(choice->log) < 0)
+        choice->log[0] = '\0';
+    return 0;
+}
+
+/* Under the mutex. */
+static int believe(const struct choice *choice)
+{
+    const char *path = keep(choice->path), *text = choice->warning[0] ? keep(choice->warning) : NULL;
+    const char *log = choice->log[0] ? keep(choice->log) : "";
+    if (!path || !log || (choice->warning[0] && !text))
+        return fk_fail(-ENOMEM, "out of memory");
+    fk_log_set(log);
+    warning = text;
+    chosen_by_name = choice->candidates[choice->number].named;
+    chosen = path;
+    return 0;
+}
+
 static int choose(void)
 {
-    struct candidate *candidates = malloc(CANDIDATES * sizeof *candidates);
-    char path[PATH_MAX];
-    if (!candidates)
-        return fk_fail(-ENOMEM, "out of memory");
-    list_candidates(candidates);
-    unsigned choice = first_usable(candidates);
-    int code = make_absolute(candidates[choice].path, path);
-    if (code == 0)
-        code = prepare(path);
-    int made = code;
-    if (code >= 0 && !candidates[choice].named)
-        code = refuse_two_worlds(candidates, choice);
-    if (code >= 0) {
-        warn(candidates, choice, made > 0);
-        chosen_by_name = candidates[choice].named;
-        memcpy(chosen, path, sizeof chosen);
-        if (find_log(path) < 0)
-            path[0] = '\0';
-        fk_log_set(log_marked || has_log_variable() ? path : "");
+    struct choice *choice = calloc(1, sizeof *choice);
+    int code = choice ? look_around(choice) : fk_fail(-ENOMEM, "out of memory");
+    if (code == 0) {
+        pthread_mutex_lock(&lock);
+        if (!chosen && asked_for == choice->asked_for)
+            code = believe(choice);
+        pthread_mutex_unlock(&lock);
     }
-    free(candidates);
-    return code < 0 ? code : 0;
+    free(choice);
+    return code;
 }
 
 int fk_root_path(const char **path)
 {
-    pthread_mutex_lock(&lock);
-    int code = chosen[0] ? 0 : choose();
-    pthread_mutex_unlock(&lock);
-    if (code == 0)
-        *path = chosen;
-    return code;
+    const char *root;
+    while (!(root = chosen)) { /* again when flk_root_set() came in between */
+        int code = choose();
+        if (code < 0)
+            return code;
+    }
+    *path = root;
+    return 0;
 }
 
 int fk_root_log_path(char path[PATH_MAX])
@@ -386,10 +445,7 @@ int fk_root_set_log(bool on)
 
 const char *fk_root_named(void)
 {
-    pthread_mutex_lock(&lock);
-    const char *path = chosen[0] && chosen_by_name ? chosen : NULL;
-    pthread_mutex_unlock(&lock);
-    return path;
+    return chosen_by_name ? chosen : NULL;
 }
 
 int flk_root_get(char **path)
@@ -408,7 +464,7 @@ int flk_root_get(char **path)
 
 int flk_root_set(const char *dir)
 {
-    char path[PATH_MAX] = "";
+    char path[PATH_MAX];
     FK_ENTER();
     if (dir && !*dir)
         return fk_fail(-EINVAL, "the name of the lock directory is empty");
@@ -417,11 +473,15 @@ int flk_root_set(const char *dir)
         code = fk_registry_forget();
     if (code < 0)
         return code;
+    fk_log_set(""); /* closes the old one here, and not under the mutex later */
     pthread_mutex_lock(&lock);
-    memcpy(asked_for, path, sizeof asked_for);
-    chosen[0] = '\0';
+    const char *kept = dir ? keep(path) : NULL;
+    if (kept || !dir) {
+        asked_for = kept;
+        chosen = NULL;
+    }
     pthread_mutex_unlock(&lock);
-    return 0;
+    return kept || !dir ? 0 : fk_fail(-ENOMEM, "out of memory");
 }
 
 static void describe(FILE *out, const struct candidate *candidate, const char *verdict)
@@ -444,7 +504,7 @@ int flk_root_describe(char **text)
     size_t size;
     FILE *out = candidates ? open_memstream(&buffer, &size) : NULL;
     if (out) {
-        list_candidates(candidates);
+        list_candidates(candidates, asked_for);
         unsigned choice = first_usable(candidates);
         fprintf(out, "%s\n", path);
         describe(out, &candidates[choice], "chosen");
@@ -465,7 +525,7 @@ int flk_root_describe(char **text)
 
 const char *flk_root_warning(void)
 {
-    return warning[0] ? warning : NULL;
+    return warning;
 }
 
 void fk_root_after_fork_child(void)

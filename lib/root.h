@@ -25,7 +25,7 @@ struct fk_root_policy {
     mode_t forbidden; /* mode bits that must not be set */
 };
 
-/* The absolute path; stays valid until flk_root_set(). */
+/* The absolute path; stays valid for ever. */
 int fk_root_path(const char **path);
 /* The same where it was chosen by flk_root_set() or FLOCKCTL_DIR, else NULL: commands must be told of it, or they use another. */
 const char *fk_root_named(void);
