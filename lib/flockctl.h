@@ -148,7 +148,7 @@ int flk_row_define(const char *name, unsigned slots) FLK_MUST_CHECK FLK_NONNULL(
 
 /* A pool is a row whose slots stand for something: ports, addresses, devices, one value each. Whoever gets a slot gets its value
  * (flk_hold_value()), and nobody else has that meanwhile. The values never change; to have others, remove the row. */
-enum flk_pool_flags { FLK_POOL_SPREAD = 1 << 0 }; /* to come; -EINVAL */
+enum flk_pool_flags { FLK_POOL_SPREAD = 1 << 0 }; /* hand out the free one that was unused longest, not the lowest */
 struct flk_pool {
     const char *const *values; /* of slot 0, 1, ...: all different */
     size_t n_values;           /* 1 to FLK_SLOTS_MAX */

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "fd.h"
 #include "log.h"
+#include "pool.h"
 #include "queue.h"
 #include "registry.h"
 #include "root.h"
@@ -75,13 +76,10 @@ static int begin_exclusive(struct fk_section *section, struct fk_part *part, uns
 /* Failures are nobody's to mend here: a record that stays live only says "abandoned" to the next one. */
 static void end_records(struct fk_part *part, const char *id, bool inherited, bool keep)
 {
-    char text[FK_ENDED_SIZE] = {part->ticket.fd >= 0 || part->left_over ? FK_LEAVING : FK_ENDED};
-    size_t length = 1;
+    char text[FK_END_SIZE] = {part->ticket.fd >= 0 || part->left_over ? FK_LEAVING : FK_ENDED};
+    bool spreads = fk_pool_spreads(part->row);
+    size_t length = inherited || spreads ? fk_record_end(text, text[0], inherited, spreads) : 1;
     ssize_t ignored = 0;
-    if (inherited) {
-        fk_record_end(text, text[0]);
-        length = sizeof text;
-    }
     if (part->shared)
         fk_shared_end(part->row, id, part->place);
     for (unsigned i = 0; !part->shared && i < part->count; i++) {

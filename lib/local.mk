@@ -26,6 +26,7 @@ libflk_sources = \
 	lib/output.c lib/output.h \
 	lib/owner.c lib/owner.h \
 	lib/picture.c \
+	lib/pool.c lib/pool.h \
 	lib/proc.c lib/proc.h \
 	lib/queue.c lib/queue.h \
 	lib/ready.c lib/ready.h \

@@ -24,15 +24,15 @@ static int check_slots(const char *name, unsigned slots)
 }
 
 /* What the configuration declares is what the next boot will make. */
-static int check_declared(const char *name, unsigned slots)
+static int check_declared(const char *name, unsigned slots, const struct fk_values *values)
 {
     struct fk_config_entry *entry = malloc(sizeof *entry);
     if (!entry)
         return fk_fail(-ENOMEM, "out of memory");
     int code = fk_config_look_up(name, entry);
-    if (code == 0 && entry->slots && entry->slots != slots)
-        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; correct the file first", entry->file,
-                       entry->line, name, entry->slots, slots);
+    if (code == 0)
+        code = fk_config_check(entry, name, slots, values, true);
+    fk_config_clear(entry);
     free(entry);
     return code;
 }
@@ -42,7 +42,7 @@ static int check_change(const char *name, unsigned slots)
     int code = fk_row_check_name(name);
     if (code == 0)
         code = check_slots(name, slots);
-    return code == 0 ? check_declared(name, slots) : code;
+    return code == 0 ? check_declared(name, slots, NULL) : code;
 }
 
 static int is_pool(const struct fk_row *row, const char *what)
@@ -84,6 +84,8 @@ int flk_pool_define(const char *name, const struct flk_pool *pool)
     int code = fk_row_check_name(name);
     if (code == 0)
         code = fk_values_make(name, pool, &values);
+    if (code == 0)
+        code = check_declared(name, 0, values);
     if (code == 0)
         code = fk_row_open_pool(name, 0, values, FK_ROW_MAKE, &row);
     if (code == 0) {

@@ -59,15 +59,28 @@ static void put_escaped(struct cursor *cursor, const char *key, const char *valu
 }
 
 static const char never_ended[] = "ended=00000000000000000000\n";
+static const char never_used[] = "used=00000000000000000000\n";
 
-void fk_record_end(char text[FK_ENDED_SIZE], char mark)
+size_t fk_record_end(char text[FK_END_SIZE], char mark, bool left, bool spreads)
 {
     struct timespec now;
-    char line[FK_ENDED_SIZE + 1];
+    char line[FK_END_SIZE + 1];
+    size_t length = spreads ? FK_END_SIZE : left ? FK_ENDED_SIZE : 1;
     clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(line, sizeof line, "%c\nended=%020" PRIu64 "\n", mark,
-             (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-    memcpy(text, line, FK_ENDED_SIZE);
+    uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    snprintf(line, sizeof line, "%c\nended=%020" PRIu64 "\nused=%020" PRIu64 "\n", mark, left ? ns : 0, ns);
+    memcpy(text, line, length);
+    return length;
+}
+
+int64_t fk_record_used(const char *text, size_t length)
+{
+    char digits[21];
+    if (length < FK_END_SIZE || memcmp(text + 2, never_ended, 6) != 0 || memcmp(text + FK_ENDED_SIZE, never_used, 5) != 0)
+        return -1;
+    memcpy(digits, text + FK_USED_AT, 20);
+    digits[20] = '\0';
+    return (int64_t)strtoull(digits, NULL, 10);
 }
 
 bool fk_record_has_ended(const char *text, size_t length)
@@ -88,6 +101,8 @@ int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec)
     put_text(&cursor, (char[]){FK_LIVE, '\n', '\0'});
     if (!spec->wants && !spec->shared)
         put_text(&cursor, never_ended);
+    if (spec->spreads)
+        put_text(&cursor, never_used);
     put_text(&cursor, "id=");
     put_text(&cursor, spec->id);
     put_number(&cursor, "\npid=", (uint64_t)self->pid);

@@ -40,19 +40,26 @@ struct fk_record {
     char label[192], command[512]; /* cut to what fits */
 };
 
-/* Behind the mark of an exclusive holder's record comes ended= with 20 digits, so that both are changed by one pwrite. */
+/* Behind the mark of an exclusive holder's record comes ended= with 20 digits, so that both are changed by one pwrite; in a pool
+ * that spreads, behind that used= with 20 digits: when the slot was used last (pool.h). */
 #define FK_ENDED_SIZE (2 + 6 + 20 + 1)
+#define FK_USED_AT (FK_ENDED_SIZE + 5)
+#define FK_END_SIZE (FK_USED_AT + 20 + 1)
 
 struct fk_record_spec {
     const char *id, *label, *command; /* label NULL: none; command NULL: this process's */
     unsigned wants;
     bool shared, nests;
+    bool spreads; /* with used= */
 };
 /* The text of a live record of this process, into size bytes (FK_RECORD_LEAST or more; label and command are cut to what fits);
  * its length, or a negative errno. */
 int fk_record_write(char *text, size_t size, const struct fk_record_spec *spec);
-/* The beginning of the record of one that lets go now and leaves the slot to others. */
-void fk_record_end(char text[FK_ENDED_SIZE], char mark);
+/* The beginning of the record of one that lets go now; its length. left: it leaves the slot to others; spreads: its record has
+ * used=. */
+size_t fk_record_end(char text[FK_END_SIZE], char mark, bool left, bool spreads);
+/* used= of the text of length bytes; -1: it has none. */
+int64_t fk_record_used(const char *text, size_t length);
 /* Does the text of length bytes begin so? */
 bool fk_record_has_ended(const char *text, size_t length);
 /* -EBADMSG: not a whole record. */

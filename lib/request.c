@@ -22,6 +22,7 @@
 #include "inspect.h"
 #include "log.h"
 #include "owner.h"
+#include "pool.h"
 #include "queue.h"
 #include "registry.h"
 #include "shared.h"
@@ -369,6 +370,7 @@ static int write_record(const struct flk_request *request, const struct fk_part 
         .wants = wants,
         .shared = part->shared,
         .nests = !wants && (request->how & FK_FOR_COMMAND),
+        .spreads = !wants && !part->shared && fk_pool_spreads(part->row),
     };
     return fk_record_write(text, size, &spec);
 }

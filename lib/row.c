@@ -443,22 +443,28 @@ int fk_row_peek_at(const char *text, struct fk_row **row)
     return code < 0 ? code : fk_row_peek(rows, text, row);
 }
 
-static int decide_slots(const char *name, unsigned wanted, enum fk_row_create create, unsigned *slots)
+/* wanted 0, values NULL: as the configuration says. */
+static int make_wanted(int rows, const char *name, unsigned wanted, const struct fk_values *values,
+                       enum fk_row_create create)
 {
     struct fk_config_entry *entry = malloc(sizeof *entry);
     if (!entry)
         return fk_fail(-ENOMEM, "out of memory");
     int code = fk_config_look_up(name, entry);
-    if (code == 0 && wanted && entry->slots && wanted != entry->slots)
-        code = fk_fail(-EUSERS, "%s:%u declares %s with %u slots, not %u; ask for as many, or correct the file",
-                       entry->file, entry->line, name, entry->slots, wanted);
     if (code == 0)
-        *slots = wanted ? wanted : entry->slots ? entry->slots : create == FK_ROW_MAKE ? 1 : 0;
-    if (code == 0 && *slots == 0)
+        code = fk_config_check(entry, name, wanted, values, false);
+    struct plan plan = {
+        .slots = wanted ? wanted : entry->slots ? entry->slots : create == FK_ROW_MAKE ? 1 : 0,
+        .values = entry->values ? entry->values : values,
+    };
+    if (code == 0 && plan.slots == 0)
         code = fk_fail(
             -ENOENT,
             "%s isn't defined, so the number of its slots isn't known; say --slots N, or: flockctl define %s --slots N",
             name, name);
+    if (code == 0)
+        code = make(rows, name, &plan);
+    fk_config_clear(entry);
     free(entry);
     return code;
 }
@@ -484,10 +490,7 @@ static int open_or_make(const char *name, unsigned wanted, const struct fk_value
             return code;
         if (create == FK_ROW_LOOK)
             return fk_fail(-ENOENT, "%s isn't defined; first: flockctl define %s --slots N", name, name);
-        struct plan plan = {.values = values};
-        code = decide_slots(name, wanted, create, &plan.slots);
-        if (code == 0)
-            code = make(rows, name, &plan);
+        code = make_wanted(rows, name, wanted, values, create);
         if (code < 0 && code != -EEXIST)
             return code;
     }

@@ -15,6 +15,7 @@
 #include "cancel.h"
 #include "error.h"
 #include "fd.h"
+#include "pool.h"
 
 /* Rows larger than this get one page a pipe: a user's pipes share a budget (pipe(7), pipe-user-pages-soft). */
 #define SMALL_ROW 64
@@ -276,11 +277,13 @@ static int count_free(struct fk_row *row, int mode, unsigned char *hints)
     return count;
 }
 
-/* Takes free slots until there are count of them; *got: how many. Outsiders may have been quicker with some. */
-static int take_free(struct fk_row *row, unsigned count, int mode, unsigned char *hints, unsigned *slots, int *fds,
-                     unsigned *got)
+/* Takes free slots until there are count of them; *got: how many. Outsiders may have been quicker with some. order: n_order of them,
+ * the best first; NULL: all, the lowest first. */
+static int take_free(struct fk_row *row, unsigned count, int mode, const unsigned *order, unsigned n_order,
+                     unsigned char *hints, unsigned *slots, int *fds, unsigned *got)
 {
-    for (unsigned slot = 0; slot < row->slots && *got < count; slot++) {
+    for (unsigned i = 0; i < n_order && *got < count; i++) {
+        unsigned slot = order ? order[i] : i;
         if (hints[slot] == BUSY)
             continue;
         int fd = take_one(row, slot, mode);
@@ -297,6 +300,39 @@ static int take_free(struct fk_row *row, unsigned count, int mode, unsigned char
     return 0;
 }
 
+/* In the order of their numbers. */
+static void sort_taken(unsigned count, unsigned *slots, int *fds)
+{
+    for (unsigned i = 1; i < count; i++)
+        for (unsigned at = i; at > 0 && slots[at - 1] > slots[at]; at--) {
+            unsigned slot = slots[at];
+            int fd = fds[at];
+            slots[at] = slots[at - 1];
+            fds[at] = fds[at - 1];
+            slots[at - 1] = slot;
+            fds[at - 1] = fd;
+        }
+}
+
+/* In the order in which the pool hands them out; hints are those of look(). */
+static int take_in_order(struct fk_section *section, unsigned count, int mode, unsigned char *hints, unsigned *slots,
+                         int *fds, unsigned *got)
+{
+    struct fk_row *row = section->row;
+    unsigned *order = malloc(row->slots * (sizeof *order + sizeof(bool)));
+    if (!order)
+        return fk_fail(-ENOMEM, "out of memory");
+    bool *is_free = (bool *)(order + row->slots);
+    for (unsigned slot = 0; slot < row->slots; slot++)
+        is_free[slot] = hints[slot] == FREE || hints[slot] == FREE_NO_BYTE;
+    int code = fk_pool_order(section, is_free, order);
+    if (code >= 0)
+        code = take_free(row, count, mode, order, (unsigned)code, hints, slots, fds, got);
+    sort_taken(*got, slots, fds);
+    free(order);
+    return code;
+}
+
 static int take_several(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
                         struct pollfd *polls, unsigned char *hints)
 {
@@ -310,7 +346,8 @@ static int take_several(struct fk_section *section, unsigned count, int mode, bo
         return code;
     unsigned got = 0;
     if ((unsigned)code >= count)
-        code = take_free(row, count, mode, hints, slots, fds, &got);
+        code = fk_pool_spreads(row) ? take_in_order(section, count, mode, hints, slots, fds, &got)
+                                    : take_free(row, count, mode, NULL, row->slots, hints, slots, fds, &got);
     bool enough = got == count;
     while (!enough && got > 0)
         fk_slot_drop(&fds[--got]);
@@ -354,7 +391,8 @@ int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool swe
         slots[0] = 0;
         return take_single(section, mode, fds, busy, n_busy);
     }
-    int code = count == 1 && busy && !sweep ? take_shown(section->row, mode, busy, *n_busy, slots, fds) : -EAGAIN;
+    bool shown = count == 1 && busy && !sweep && !fk_pool_spreads(section->row);
+    int code = shown ? take_shown(section->row, mode, busy, *n_busy, slots, fds) : -EAGAIN;
     if (code != -EAGAIN)
         return code;
     struct pollfd *polls = malloc(n * (sizeof *polls + 1));

@@ -88,7 +88,7 @@ static int check_command(const char *name, const char *check)
 
 static int check_pool(const char *name, const struct flk_pool *pool)
 {
-    uint64_t unknown = pool->reserved0 | pool->flags | (pool->check != NULL);
+    uint64_t unknown = pool->reserved0 | (pool->flags & ~(unsigned)FLK_POOL_SPREAD) | (pool->check != NULL);
     for (size_t i = 0; i < sizeof pool->reserved / sizeof *pool->reserved; i++)
         unknown |= pool->reserved[i];
     if (unknown)

@@ -31,7 +31,7 @@ static int run_define(struct options *options)
 
 const struct verb verb_define = {
     .name = "define",
-    .synopsis = "define NAME --slots N | --values LIST | --values-from FILE",
+    .synopsis = "define NAME --slots N | --values LIST | --values-from FILE [--spread]",
     .summary = "say how many slots a name has, or their values",
     .help = "Makes NAME a row of N slots (1 to 4096), or a pool, whose slots have values: each command that acquires "
             "one gets it\n"
@@ -42,6 +42,7 @@ const struct verb verb_define = {
             "      --slots N               how many\n"
             "      --values LIST           values with commas between; 18080-18143 and 127.0.1.1-127.0.1.9 are ranges\n"
             "      --values-from FILE      the lines of FILE are the values\n"
+            "      --spread                hand out the value that was unused longest, not the lowest\n"
             "\n"
             "Examples: at most two container tests at a time; a port for each server\n"
             "  flockctl define podman --slots 2\n"

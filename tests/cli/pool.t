@@ -101,6 +101,72 @@ is "$(cat "$T/shared" 2>&1 | head -n 3)|$(wc -l <"$T/got")" "cat: $T/shared: No 
     "eight processes with a pool of three never share a value"
 is "$(sort -u "$T/got" | tr '\n' ' ')" "x y z " "and use all of them"
 
+# ---- spread ----
+
+next() {
+    flockctl -q acquire rest -- sh -c 'echo "$FLOCKCTL_VALUE"'
+}
+flockctl define rest --values a,b,c,d --spread
+is "$(next; next; next; next; next; next)" "a
+b
+c
+d
+a
+b" "spread: the one that was unused longest"
+hold held rest
+is "$(value_of held)" c "a holder has the third"
+is "$(next; next; next; next)" "d
+a
+b
+d" "the others go round without it"
+let_go held
+is "$(next; next; next; next; next)" "a
+b
+d
+c
+a" "and it comes after those that were free when it was let go"
+hold held rest
+is "$(value_of held)" b "the next one"
+kill -KILL "$held_pid"
+wait_for "flockctl status rest | grep -q abandoned"
+is "$(next; next; next; next; next)" "d
+c
+a
+b
+d" "the one of a holder that was killed counts from when that is seen"
+run flockctl -q acquire rest:2 -- sh -c 'echo "$FLOCKCTL_VALUES $FLOCKCTL_SLOTS"'
+is "$out" "a c 0 2" "two at once: the two that were unused longest, in the order of their slots"
+bad 125 'rest has its slots spread, not the lowest first' define rest --values a,b,c,d
+run flockctl define rest --values a,b,c,d --spread
+is "$status" 0 "again as it is"
+bad 125 '--spread is for pools' define other --slots 2 --spread
+
+# ---- the configuration file ----
+
+cat >"$FLOCKCTL_CONFIG" <<'END'
+nbd values=/dev/nbd0,/dev/nbd1 # devices
+turn values=1-3 spread
+plain2 slots=2
+END
+run flockctl acquire nbd:2 -- sh -c 'echo "$FLOCKCTL_VALUES"'
+is "$status|$out" "0|/dev/nbd0 /dev/nbd1" "the first user of a name makes the pool that the file declares"
+flockctl acquire turn -- true
+run flockctl acquire turn -- sh -c 'echo "$FLOCKCTL_VALUE"'
+is "$out" 2 "spread too"
+flockctl remove turn nbd
+bad 125 'flockctl.conf:1 declares nbd with the value /dev/nbd0 in slot 0, not x' acquire --values x,y nbd -- true
+bad 125 'flockctl.conf:1 declares nbd with 2 values, not 3' define nbd --values x,y,z
+bad 125 'flockctl.conf:1 declares nbd with 2 values, not 3 slots' acquire --slots 3 nbd -- true
+bad 125 'flockctl.conf:1 declares nbd with values, not slots alone' define nbd --slots 2
+bad 125 'flockctl.conf:3 declares plain2 with slots alone, not values' define plain2 --values x,y
+bad 125 'flockctl.conf:2 declares turn with its slots spread, not the lowest first' define turn --values 1-3
+ok "none of these made it" [ ! -e "$FLOCKCTL_DIR/rows/nbd" ]
+run flockctl define turn --values 1,2,3 --spread
+is "$status|$err" "0|" "what agrees with the file is fine"
+run flockctl acquire --values 1-3 nothing -- true
+is "$status" 0 "and so is what it doesn't mention"
+: >"$FLOCKCTL_CONFIG"
+
 # ---- what can't be ----
 
 bad 125 'port has the value 18080 in slot 0, not 18090' define port --values 18090-18093

@@ -10,6 +10,7 @@
 #include "flockctl.h"
 #include "helpers.h"
 #include "tap.h"
+#include "values.h"
 
 static struct fk_config_entry entry;
 
@@ -118,10 +119,22 @@ static void lines(void)
     check_bad("bad = 2\n");
     check_bad("b/d slots=2\n");
     check_bad("other slots=x\nbad slots=2\n");
-    check_bad("bad values=a,b\n");
-    ok(strstr(flk_error_detail(), "\"values=\" isn't known") != NULL, "an unknown setting is named");
+    check_bad("bad colour=red\n");
+    ok(strstr(flk_error_detail(), "\"colour=\" isn't known") != NULL, "an unknown setting is named");
     check_bad("bad slots=2\r\n");
     ok(strstr(flk_error_detail(), "carriage return") != NULL, "so is a carriage return");
+    check_bad("bad values=\n");
+    check_bad("bad values=a,a\n");
+    ok(strstr(flk_error_detail(), "a of bad is given twice") != NULL, "so is what is wrong with values");
+    check_bad("bad values=3-1\n");
+    check_bad("bad values=a values=b\n");
+    check_bad("bad values=a slots=1\n");
+    check_bad("bad slots=1 values=a\n");
+    check_bad("bad slots=1 spread\n");
+    check_bad("bad slots=1 check=true\n");
+    check_bad("bad spread values=a\n");
+    check_bad("bad values=a spread spread\n");
+    check_bad("bad values=a spread=1\n");
     use("a slots=1\nb slots=2\na slots=1\n");
     is_int(fk_config_look_up("a", &entry), -EINVAL, "a name that is declared twice is refused");
     ok(strstr(flk_error_detail(), ".conf:3: ") && strstr(flk_error_detail(), "line 1 "), "with both lines: %s",
@@ -131,11 +144,28 @@ static void lines(void)
     is_int(fk_config_look_up("a", &entry), -EISDIR, "a directory is none: %s", flk_error_detail());
 }
 
+static void pools(void)
+{
+    setenv("FLOCKCTL_CONFIG", test_path("test.conf"), 1);
+    use("port \tvalues=8080-8083,x # ports\nrest values=a,b\tspread\n");
+    is_int((int)slots_of("port"), 5, "a pool has a slot for each value");
+    ok(entry.values && strcmp(entry.values->value[3], "8083") == 0 && strcmp(entry.values->value[4], "x") == 0,
+       "ranges are ranges");
+    ok(!entry.values->spread && !entry.values->check, "without more");
+    fk_config_clear(&entry);
+    is_int((int)slots_of("rest"), 2, "another");
+    ok(entry.values->spread, "which spreads");
+    fk_config_clear(&entry);
+    is_int((int)slots_of("other"), 0, "and no other");
+    ok(!entry.values, "without values");
+}
+
 int main(void)
 {
     tap_deadline(30);
     test_root();
     lines();
+    pools();
     search();
     return chdir("/") == 0 ? done_testing() : 1;
 }

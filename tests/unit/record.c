@@ -70,7 +70,7 @@ static void left_to_others(void)
     struct timespec now;
     int length = write_text(text, false, "a label", "a command");
     ok(!fk_record_has_ended(text, (size_t)length), "a record of one that holds has not ended");
-    fk_record_end(text, FK_ENDED);
+    fk_record_end(text, FK_ENDED, true, false);
     clock_gettime(CLOCK_REALTIME, &now);
     ok(fk_record_has_ended(text, (size_t)length), "one that left its slot to others has");
     is_int(fk_record_read(text, (size_t)length, &record), 0, "and is as long as before");
@@ -83,6 +83,26 @@ static void left_to_others(void)
     ok(!fk_record_has_ended("-\n", 2), "a record of two bytes says nothing");
     length = fk_record_write(text, sizeof text, &(struct fk_record_spec){.id = ID, .nests = true});
     ok(fk_record_read(text, (size_t)length, &record) == 0 && record.nests, "a command's hold says so");
+}
+
+static void spreads(void)
+{
+    char text[FK_RECORD_SIZE], end[FK_END_SIZE];
+    struct fk_record record;
+    int length = write_text(text, false, NULL, NULL);
+    is_int((int)fk_record_used(text, (size_t)length), -1, "a record doesn't say when the slot was used");
+    length = fk_record_write(text, sizeof text, &(struct fk_record_spec){.id = ID, .spreads = true});
+    is_int((int)fk_record_used(text, (size_t)length), 0, "in a pool that spreads it does; not while it is in use");
+    int64_t before = now_ns();
+    size_t size = fk_record_end(end, FK_ENDED, false, true);
+    memcpy(text, end, size);
+    int64_t used = fk_record_used(text, (size_t)length);
+    ok(used >= before && used <= now_ns(), "but when that ends");
+    ok(!fk_record_has_ended(text, (size_t)length), "which isn't to leave it to others");
+    fk_record_end(text, FK_ENDED, true, true);
+    ok(fk_record_used(text, (size_t)length) >= used && fk_record_has_ended(text, (size_t)length), "unless it does so");
+    is_int(fk_record_read(text, (size_t)length, &record), 0, "and it is whole still");
+    is_int((int)fk_record_used("-\nend\n", 6), -1, "a place never used says nothing");
 }
 
 static void show(void)
@@ -231,6 +251,7 @@ int main(void)
     round_trip();
     without_texts();
     left_to_others();
+    spreads();
     show();
     escapes();
     too_long();
