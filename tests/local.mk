@@ -14,6 +14,7 @@ tests_unit = \
 	tests/unit/error \
 	tests/unit/fd \
 	tests/unit/hold \
+	tests/unit/host \
 	tests/unit/id \
 	tests/unit/inputs \
 	tests/unit/inspect \
@@ -92,6 +93,8 @@ tests_stress = \
 	tests/stress/nest \
 	tests/stress/queue \
 	tests/stress/tryonce
+
+tests_unit_host_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=fk_queue_enter
 
 # It loads the shared library itself.
 tests_unit_dlopen_LDADD = tests/tap/libtap.la
