@@ -28,6 +28,7 @@ libflk_sources = \
 	lib/picture.c \
 	lib/pool.c lib/pool.h \
 	lib/proc.c lib/proc.h \
+	lib/publish.c lib/publish.h \
 	lib/queue.c lib/queue.h \
 	lib/ready.c lib/ready.h \
 	lib/record.c lib/record.h \

@@ -89,7 +89,7 @@ static bool parse(struct fk_stamp *stamp)
         !take_number(&at, "size=", &size) || !take_number(&at, "mtime=", &mtime) || !take_number(&at, "built=", &built))
         return false;
     stamp->key = take_line(&at, "key=");
-    if (!stamp->key)
+    if (!stamp->key && !take_line(&at, "keyless"))
         return false;
     stamp->text[at - 1 - stamp->text] = '\0';
     stamp->notes = at - stamp->text;
@@ -195,6 +195,8 @@ bool fk_stamp_has_key(const struct fk_stamp *stamp, const char *key)
 {
     const char *at = stamp->key;
     char text[5];
+    if (!at)
+        return false;
     for (; *key; key++) {
         size_t length = escape((unsigned char)*key, text);
         if (strncmp(at, text, length) != 0)
@@ -228,7 +230,10 @@ static void put_stamp(FILE *out, const struct fk_stamp_spec *spec)
     fprintf(out, FIRST_LINE "device=%llu\ninode=%llu\nsize=%lld\nmtime=%lld\nbuilt=%lld\n",
             (unsigned long long)output->device, (unsigned long long)output->inode, (long long)output->size,
             (long long)output->mtime_ns, (long long)now_ns());
-    put_key(out, spec->key ? spec->key : "");
+    if (spec->key)
+        put_key(out, spec->key);
+    else
+        fputs("keyless\n", out);
     fputs(spec->notes ? spec->notes : "", out);
     fputs(END, out);
 }

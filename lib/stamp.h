@@ -6,7 +6,7 @@
  *   flockctl=1                     the format
  *   device= inode= size= mtime=    of the output, as lstat(2) has them, mtime in ns
  *   built=                         when, in ns since 1970
- *   key=                           the key, control characters, backslashes and bytes above 0x7e as \xNN
+ *   key=                           the key, control characters, backslashes and bytes above 0x7e as \xNN; or a line "keyless"
  * and then notes: lines that only their writer understands, each beginning with a word and "=". The last line is "end".
  *
  * States: absent; current, when what is at NAME is what it describes; stale, when it isn't. It is written whole beside and renamed, after
@@ -38,7 +38,7 @@ bool fk_identity_is(const struct fk_identity *a, const struct fk_identity *b);
 struct fk_stamp {
     struct fk_identity output; /* that it describes */
     int64_t built_ns, used_ns; /* since 1970 */
-    const char *key;           /* as it stands there; in text */
+    const char *key;           /* as it stands there, in text; NULL: it was built without */
     char *text;
     int fd;
     off_t notes; /* where they begin */

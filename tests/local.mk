@@ -26,6 +26,7 @@ tests_unit = \
 	tests/unit/nest \
 	tests/unit/output \
 	tests/unit/owner \
+	tests/unit/publish \
 	tests/unit/queue \
 	tests/unit/ready \
 	tests/unit/record \

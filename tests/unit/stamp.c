@@ -153,6 +153,7 @@ static void age(const char *x)
     is_int(look(x, NULL, 3600000), 0, "two hours old it isn't");
     stamp(x, NULL, NULL);
     is_int(look(x, NULL, 3600000), 1, "the stamp knows when it was built");
+    is_int(look(x, "", 0), 0, "for no key, which is none of no bytes");
     times[1].tv_sec = time(NULL) + 7200;
     utimensat(AT_FDCWD, x, times, 0);
     is_int(look(x, NULL, 3600000), 0, "one of the future has no age that could be told");
