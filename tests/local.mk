@@ -20,6 +20,7 @@ tests_unit = \
 	tests/unit/inspect \
 	tests/unit/isolate \
 	tests/unit/kernel \
+	tests/unit/key \
 	tests/unit/known \
 	tests/unit/latch \
 	tests/unit/log \
@@ -48,6 +49,8 @@ tests_unit_digest_SOURCES = tests/unit/digest.c tools/digest.c
 tests_unit_digest_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
 tests_unit_inputs_SOURCES = tests/unit/inputs.c tools/digest.c tools/inputs.c tools/known.c
 tests_unit_inputs_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
+tests_unit_key_SOURCES = tests/unit/key.c tools/digest.c tools/inputs.c tools/key.c tools/known.c tools/message.c
+tests_unit_key_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
 tests_unit_known_SOURCES = tests/unit/known.c tools/known.c
 
 tests_cli = \

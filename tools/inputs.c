@@ -99,7 +99,8 @@ static bool is_output(const struct inputs *inputs, const char *name)
 static bool is_ours(const char *name)
 {
     return *name == '.' && (begins_with(name, ".flockctl-") || ends_with(name, ".flockctl") ||
-                            ends_with(name, INPUTS_SUFFIX) || ends_with(name, INPUTS_SUFFIX ".new"));
+                            ends_with(name, ".flockctl" INPUTS_SUFFIX) ||
+                            ends_with(name, ".flockctl" INPUTS_SUFFIX ".new"));
 }
 
 /* ---- files ---- */

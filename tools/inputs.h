@@ -17,8 +17,8 @@
 #include "digest.h"
 #include "known.h"
 
-/* What flockctl keeps beside an OUTPUT: ".flockctl-ID", ".NAME.flockctl", ".NAME" INPUTS_SUFFIX. */
-#define INPUTS_SUFFIX ".flockctl-inputs"
+/* Of the record of known files, behind the name of OUTPUT's stamp: .NAME.flockctl-inputs. */
+#define INPUTS_SUFFIX "-inputs"
 
 struct inputs {
     struct known known;

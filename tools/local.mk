@@ -9,6 +9,7 @@ tools_flockctl_SOURCES = \
 	tools/inputs.c tools/inputs.h \
 	tools/job.c tools/job.h \
 	tools/keeper.c \
+	tools/key.c tools/key.h \
 	tools/known.c tools/known.h \
 	tools/message.c tools/message.h \
 	tools/options.c tools/options.h \
