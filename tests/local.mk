@@ -117,6 +117,7 @@ tests_unit_removal_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=getdents64
 # Built and run by `make bench` only.
 tests_bench = \
 	tests/bench/deadlock \
+	tests/bench/inputs \
 	tests/bench/uncontended \
 	tests/bench/handoff \
 	tests/bench/throughput \
@@ -130,6 +131,8 @@ tests_bench_scripts = \
 	tests/bench/copy.sh \
 	tests/bench/start.sh
 tests_bench_deadlock_SOURCES = tests/bench/deadlock.c $(tests_bench_shared)
+tests_bench_inputs_SOURCES = tests/bench/inputs.c tools/digest.c tools/inputs.c tools/known.c $(tests_bench_shared)
+tests_bench_inputs_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
 tests_bench_uncontended_SOURCES = tests/bench/uncontended.c $(tests_bench_shared)
 tests_bench_handoff_SOURCES = tests/bench/handoff.c $(tests_bench_shared)
 tests_bench_throughput_SOURCES = tests/bench/throughput.c $(tests_bench_shared)

@@ -44,15 +44,17 @@ static struct known_file file_of(const struct stat *status)
 
 /* ---- the list and its index ---- */
 
+static bool same_file(const struct known_file *a, const struct known_file *b)
+{
+    return a->inode == b->inode && a->device == b->device;
+}
+
 static uint32_t *slot_of(const struct known *known, const struct known_file *file)
 {
     uint64_t hash = (file->inode ^ file->device << 32) * UINT64_C(0x9e3779b97f4a7c15);
     for (size_t at = hash >> 32;; at++) {
         uint32_t *slot = &known->slots[at & (known->n_slots - 1)];
-        if (*slot == 0)
-            return slot;
-        const struct known_file *other = &known->list[*slot - 1];
-        if (other->inode == file->inode && other->device == file->device)
+        if (*slot == 0 || same_file(&known->list[*slot - 1], file))
             return slot;
     }
 }
@@ -107,6 +109,20 @@ void known_clear(struct known *known)
     *known = (struct known){0};
 }
 
+/* In the list + 1; 0: it isn't there. Files come in the order of the last time, so the index is seldom asked, and not even made where
+ * nothing has changed. */
+static size_t number_of(struct known *known, const struct known_file *file)
+{
+    if (known->next < known->count && same_file(&known->list[known->next], file))
+        return ++known->next;
+    if (known->count == 0 || (known->n_slots == 0 && build_index(known, known->count) < 0))
+        return 0;
+    size_t number = *slot_of(known, file);
+    if (number > 0)
+        known->next = number;
+    return number;
+}
+
 static bool is_still(const struct known_file *file, const struct known_file *now)
 {
     return file->size == now->size && file->mtime == now->mtime && file->ctime == now->ctime;
@@ -115,7 +131,7 @@ static bool is_still(const struct known_file *file, const struct known_file *now
 const unsigned char *known_find(struct known *known, const struct stat *status)
 {
     struct known_file now = file_of(status);
-    uint32_t number = known->n_slots ? *slot_of(known, &now) : 0;
+    size_t number = number_of(known, &now);
     if (number == 0 || !(known->marks[number - 1] & TRUSTED) || !is_still(&known->list[number - 1], &now))
         return NULL;
     known->marks[number - 1] |= USED;
@@ -192,7 +208,7 @@ static int read_file(struct known *known, int fd)
         return code;
     known->count = count;
     memset(known->marks, TRUSTED, count);
-    return build_index(known, count);
+    return 0;
 }
 
 void known_load(struct known *known, int directory, const char *name)

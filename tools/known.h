@@ -31,8 +31,9 @@ struct known {
     struct known_file *list;
     unsigned char *marks; /* one for each: used since it was loaded, trusted */
     size_t count, room;
-    uint32_t *slots; /* open addressing by device and inode: number in the list + 1; 0: free */
-    size_t n_slots;
+    size_t next; /* in the list: behind the one that was asked for last */
+    uint32_t *slots; /* an index by device and inode: number in the list + 1; 0: free */
+    size_t n_slots;  /* 0: it isn't made */
     bool news; /* that the file doesn't have */
 };
 
