@@ -21,10 +21,24 @@ install-data-hook:
 uninstall-hook:
 	@$(doc_man3_links) | while read -r page name; do rm -f "$(DESTDIR)$(man3dir)/$$name.3"; done
 
+# One file, to be copied or found through PYTHONPATH.
+dist_pkgdata_DATA = python/flockctl.py
+
 dist_doc_DATA = README NEWS doc/design.md
 
-# What isn't compiled: Makefiles, scripts.
+# Makefiles, scripts, and what needs frameworks or libraries that may not be there: tests/cli/bridges.t and examples.t compile those.
 doc_examples = \
+	doc/examples/CMakeLists.txt \
+	doc/examples/cmocka.c \
+	doc/examples/engine.bats \
+	doc/examples/engine.h \
+	doc/examples/engine.sh \
+	doc/examples/engine.t \
+	doc/examples/glib.c \
+	doc/examples/gtest.cc \
+	doc/examples/tap.c \
+	doc/examples/test_engine.py \
+	doc/examples/uv.c \
 	doc/examples/guarded.mk \
 	doc/examples/join.py \
 	doc/examples/join.sh \

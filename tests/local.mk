@@ -56,6 +56,7 @@ tests_unit_known_SOURCES = tests/unit/known.c tools/known.c
 tests_cli = \
 	tests/cli/abandoned.t \
 	tests/cli/acquire.t \
+	tests/cli/bridges.t \
 	tests/cli/completion.t \
 	tests/cli/deadlock.t \
 	tests/cli/define.t \
@@ -152,7 +153,7 @@ tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress) $(tests_cli_helpers)
 EXTRA_PROGRAMS += $(tests_bench) $(tests_bench_helpers)
-EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh tests/cli/header.cc tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
+EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh tests/cli/bridges.py tests/cli/header.cc tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
 LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
 

@@ -3,6 +3,7 @@
 # What doc/examples/ shows, works.
 # shellcheck disable=SC2015,SC2016,SC2154
 . "$(dirname "$0")/../tap/tap.sh"
+. "$top_builddir/tests/compile.sh"
 
 examples=$top_srcdir/doc/examples
 hold=$top_builddir/doc/examples/hold
@@ -118,33 +119,52 @@ reap held
 is "$status" 0 "hold: ends at the end of its input"
 ok "hold: released" flockctl acquire -n hold -- true
 
-# ---- events.c ----
+# ---- events.c, uv.c, glib.c: the same in three loops ----
 
-hold_with flockctl acquire events --
-start waiter "$events" events
-echo hello >&7
-wait_for '[ -s "$T/waiter.out" ]'
-is "$(cat "$T/waiter.out")" "still waiting" "events: does other things while it waits"
-let_go
-wait_for 'grep -q "^acquired events as " "$T/waiter.out"'
-run flockctl acquire -n events -- true
-is "$status" 75 "events: flockctl is refused while it holds"
-echo hello >&7
-wait_for 'grep -q "^I have it" "$T/waiter.out"'
-is "$(sed -n 3p "$T/waiter.out")" "I have it" "events: goes on with the lock"
-exec 7>&-
-reap waiter
-is "$status" 0 "events: ends at the end of its input"
-ok "events: released" flockctl acquire -n events -- true
+# in_a_loop NAME PROGRAM
+in_a_loop() {
+    loop=$1
+    hold_with flockctl acquire "$loop" --
+    start waiter "$2" "$loop"
+    echo hello >&7
+    wait_for '[ -s "$T/waiter.out" ]'
+    is "$(cat "$T/waiter.out")" "still waiting" "$loop: does other things while it waits"
+    let_go
+    wait_for 'grep -q "^acquired $loop as " "$T/waiter.out"'
+    run flockctl acquire -n "$loop" -- true
+    is "$status" 75 "$loop: flockctl is refused while it holds"
+    echo hello >&7
+    wait_for 'grep -q "^I have it" "$T/waiter.out"'
+    is "$(sed -n 3p "$T/waiter.out")" "I have it" "$loop: goes on with the lock"
+    exec 7>&-
+    reap waiter
+    is "$status" 0 "$loop: ends at the end of its input"
+    ok "$loop: released" flockctl acquire -n "$loop" -- true
 
-hold_with flockctl acquire events --
-start waiter "$events" events
-wait_for 'queues events'
-exec 7>&-
-reap waiter
-is "$status:$out" "0:" "events: gives up at the end of its input"
-not_ok "events: has left the queue" queues events
-let_go
+    hold_with flockctl acquire "$loop" --
+    start waiter "$2" "$loop"
+    wait_for 'queues "$loop"'
+    exec 7>&-
+    reap waiter
+    is "$status:$out" "0:" "$loop: gives up at the end of its input"
+    not_ok "$loop: has left the queue" queues "$loop"
+    let_go
+}
+
+# of_package NAME PACKAGE: the example NAME.c needs a library that may not be there
+of_package() {
+    if pkg-config --exists "$2" 2>/dev/null; then
+        # shellcheck disable=SC2046
+        ok "$1.c compiles" compile_c "$T/$1" "$examples/$1.c" -Wall -Wextra $(pkg-config --cflags --libs "$2")
+        in_a_loop "$1" "$T/$1"
+    else
+        lacks "$2"
+    fi
+}
+
+in_a_loop events "$events"
+of_package uv libuv
+of_package glib glib-2.0
 
 # ---- run.c ----
 

@@ -50,6 +50,6 @@ if have_cxx; then
     is "$status" 0 "flockctl.hpp: $(echo "$out" | tail -n 1) tests"
     [ "$status" = 0 ] || diag "$out$err"
 else
-    skip "no compiler of C++ is installed"
+    lacks "a compiler of C++"
 fi
 done_testing

@@ -22,7 +22,7 @@ if command -v mandoc >/dev/null; then
         is "$(lint "$page")" "" "mandoc -T lint: ${page##*/}"
     done
 else
-    skip "mandoc isn't installed"
+    lacks mandoc
 fi
 # The page itself goes nowhere: warnings are on stderr.
 man_db=false
@@ -32,7 +32,7 @@ if man --version 2>/dev/null | grep -q '^man 2' && command -v groff >/dev/null; 
         is "$(LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 >/dev/null)" "" "man -l: ${page##*/}"
     done
 else
-    skip "man-db or groff isn't installed"
+    lacks "man-db, or groff"
 fi
 
 # ---- who is found by man ----
