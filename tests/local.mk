@@ -57,6 +57,7 @@ tests_cli = \
 	tests/cli/abandoned.t \
 	tests/cli/acquire.t \
 	tests/cli/bridges.t \
+	tests/cli/cleanup.t \
 	tests/cli/completion.t \
 	tests/cli/deadlock.t \
 	tests/cli/define.t \
@@ -80,6 +81,7 @@ tests_cli = \
 	tests/cli/status.t \
 	tests/cli/terminal.t \
 	tests/cli/timeout.t \
+	tests/cli/tmpdir.t \
 	tests/cli/tree.t \
 	tests/cli/while.t
 # What they use beside the tool: a tree of processes, a lock that changes hands, an eye on a lock, a terminal to run a command on.

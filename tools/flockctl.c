@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "exit_status.h"
 #include "message.h"
 #include "signals.h"
@@ -142,7 +143,8 @@ static int run_verb(const struct verb *verb, struct options *options)
         print_verb_help(verb);
         return 0;
     }
-    int status = verb->without_locks ? 0 : prepare_root(options);
+    bool needless = verb->without_locks && !cleanup_is_wanted(options);
+    int status = needless ? 0 : prepare_root(options);
     return status ? status : verb->run(options);
 }
 

@@ -92,6 +92,8 @@ int job_prepare(struct job *job, const struct options *options, const char *verb
     if (status == 0)
         status = check_output(options);
     if (status == 0)
+        status = cleanup_check(options);
+    if (status == 0)
         status = read_deadline(job);
     if (status == 0 && options->report) {
         job->report = report_open(options->report);
@@ -405,6 +407,7 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     int64_t started_ms = wall_ms();
     int failed = start_and_wait(job, &spec, &copies, &result);
     if (failed) {
+        cleanup_forget(&job->cleanup);
         flk_hold_decline(hold);
         finish_copies(&copies);
         return failed;
@@ -412,6 +415,9 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     int status = status_of(&result);
     if (job->report >= 0)
         report_begin(&report, hold);
+    int caught = cleanup_run(&job->cleanup, mask);
+    if (!result.interrupted)
+        result.interrupted = caught;
     flk_hold_release(hold);
     sigprocmask(SIG_SETMASK, mask, NULL);
     finish_copies(&copies);
@@ -486,6 +492,19 @@ static int probe_all(const struct job *job, const struct flk_hold *hold, char **
     return status ? status : probe(job, hold, &last, environment, mask, caught);
 }
 
+/* The last thing before COMMAND: from here on it has to be undone. 0, or the exit status after having complained. */
+static int prepare_cleanup(struct job *job, struct flk_hold *hold, char ***environment)
+{
+    if (!cleanup_is_wanted(job->options))
+        return 0;
+    int code = cleanup_choose(&job->cleanup, job->options);
+    if (code == 0)
+        code = make_environment(job, hold, environment);
+    if (code == 0)
+        code = cleanup_register(&job->cleanup, job->options, hold ? flk_hold_name(hold, 0) : NULL, *environment);
+    return code < 0 ? complain_of(code, EXIT_OURS) : 0;
+}
+
 int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
 {
     char **environment = NULL;
@@ -500,6 +519,8 @@ int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
         status = probe_all(job, hold, &environment, &mask, &caught);
     if (signals && !caught)
         caught = take_last(signals);
+    if (status == 0 && !caught)
+        status = prepare_cleanup(job, hold, &environment);
     if (status || caught)
         flk_hold_decline(hold);
     else

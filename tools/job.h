@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "cleanup.h"
 #include "options.h"
 #include "signals.h"
 
@@ -20,6 +21,7 @@ struct job {
     int64_t deadline; /* that, or --deadline, whichever comes first; FK_NEVER */
     const struct rlimit *files; /* the limit of open files that the command gets back; NULL: ours */
     const char *limit; /* what has set the limit of the running command */
+    struct cleanup cleanup;
     unsigned stragglers; /* told of so far */
 };
 

@@ -4,6 +4,7 @@ bin_PROGRAMS = tools/flockctl
 tools_flockctl_SOURCES = \
 	tools/acquire.h \
 	tools/digest.c tools/digest.h \
+	tools/cleanup.c tools/cleanup.h \
 	tools/exit_status.h \
 	tools/flockctl.c \
 	tools/inputs.c tools/inputs.h \

@@ -39,6 +39,7 @@ enum {
     OPT_CGROUP,
     OPT_ISOLATE,
     OPT_REPORT,
+    OPT_TMPDIR,
     OPT_WHILE,
     OPT_LATCH,
     OPT_JSON,
@@ -88,6 +89,7 @@ static const struct {
     {{"cgroup", required_argument, NULL, OPT_CGROUP}, GROUP_RUN},
     {{"isolate", required_argument, NULL, OPT_ISOLATE}, GROUP_RUN},
     {{"report", required_argument, NULL, OPT_REPORT}, GROUP_RUN},
+    {{"tmpdir", no_argument, NULL, OPT_TMPDIR}, GROUP_RUN},
     {{"while", required_argument, NULL, OPT_WHILE}, GROUP_WHILE},
     {{"latch", no_argument, NULL, OPT_LATCH}, GROUP_LATCH},
     {{"json", no_argument, NULL, OPT_JSON}, GROUP_STATUS | GROUP_JSON},
@@ -99,7 +101,7 @@ static const struct {
     {{"off", no_argument, NULL, OPT_OFF}, GROUP_LOG},
     {{"owner", required_argument, NULL, OPT_OWNER}, GROUP_STATE},
     {{"path", required_argument, NULL, OPT_PATH}, GROUP_STATE},
-    {{"cleanup", required_argument, NULL, OPT_CLEANUP}, GROUP_CLEANUP},
+    {{"cleanup", required_argument, NULL, OPT_CLEANUP}, GROUP_CLEANUP | GROUP_RUN},
     {{"cleanup-timeout", required_argument, NULL, OPT_CLEANUP_TIMEOUT}, GROUP_STATE},
     {{"dry-run", no_argument, NULL, OPT_DRY_RUN}, GROUP_DRY_RUN},
 };
@@ -340,6 +342,9 @@ static bool take_value_of_run(struct options *options, int which, const char *te
         return take_isolate(text, &options->isolate);
     case OPT_REPORT:
         options->report = text;
+        return true;
+    case OPT_TMPDIR:
+        options->tmpdir = true;
         return true;
     }
     return false;

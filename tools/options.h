@@ -56,6 +56,7 @@ struct options {
     pid_t owner;        /* 0: not given */
     const char **paths; /* ends with NULL; NULL: none given */
     const char *cleanup;
+    bool tmpdir;
     int64_t cleanup_timeout_ms; /* 0: not given */
     enum color color;
     char **operands;

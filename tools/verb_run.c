@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* flockctl run: COMMAND and its whole tree, without a lock. */
+#include <string.h>
+
+#include "cleanup.h"
 #include "exit_status.h"
 #include "job.h"
+#include "message.h"
+#include "signals.h"
 #include "verbs.h"
 
 static int run_run(struct options *options)
@@ -10,7 +15,14 @@ static int run_run(struct options *options)
     int status = job_prepare(&job, options, "run");
     if (status == 0 && !check_operands(&verb_run, options, 0, 0))
         status = EXIT_OURS;
-    return status ? status : job_run(&job, NULL, NULL);
+    if (status || !cleanup_is_wanted(options))
+        return status ? status : job_run(&job, NULL, NULL);
+    /* A signal between the command's end and the cleanup must not end us. */
+    struct signals signals;
+    int code = signals_block(&signals, true);
+    if (code < 0)
+        complain("can't wait for signals: %s", strerrordesc_np(-code));
+    return code < 0 ? EXIT_OURS : job_run(&job, NULL, &signals);
 }
 
 const struct verb verb_run = {

@@ -32,6 +32,8 @@ extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_
     "      --output-limit SIZE     of each copy: 4096, 10K, 5M, 2G\n"                                                 \
     "      --cgroup NAME           start COMMAND inside this cgroup, below ours\n"                                    \
     "      --isolate LIST          new namespaces: pid,net,ipc,uts,mount,user,cgroup\n"                               \
+    "      --tmpdir                a private directory as FLOCKCTL_TMPDIR and TMPDIR, removed afterwards\n"               \
+    "      --cleanup CMD           run afterwards, whatever happened, before the lock goes on; at most 30s\n"            \
     "      --report FILE           append a line of JSON: command, status, exit, signal, timed_out, waited_ms, ran_ms,\n" \
     "                              user_ms, system_ms, max_rss_kib, stragglers, left, id, slots, started\n"
 

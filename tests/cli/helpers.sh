@@ -70,6 +70,11 @@ shared_records() {
     echo $((shared_files + shared_places))
 }
 
+# What is registered for cleaning up, an item a line.
+registered() {
+    flockctl state list | sed 1d
+}
+
 # Goes once through the latch of a name.
 flock_latch() {
     flock "$FLOCKCTL_DIR/rows/$1/latch" true

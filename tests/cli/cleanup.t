@@ -1,0 +1,152 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# --cleanup: after the command, whatever becomes of it, and before the lock goes on.
+. "$(dirname "$0")/../tap/tap.sh"
+. "$(dirname "$0")/helpers.sh"
+
+log_it="echo cleanup >>\"\$T/log\""
+
+# nothing_registered NAME
+nothing_registered() {
+    is "$(registered)" "" "$1: nothing stays registered"
+}
+
+# ---- whatever becomes of the command ----
+
+# ends STATUS WHAT ARGUMENT...: flockctl exits so, and the cleanup has run once, after the command
+ends() {
+    ends_status=$1 ends_what=$2
+    shift 2
+    : >"$T/log"
+    run flockctl acquire --cleanup "$log_it" "$@"
+    is "$status" "$ends_status" "$ends_what: exit $ends_status"
+    log_is "command cleanup" "$ends_what: the cleanup runs after it, once"
+    nothing_registered "$ends_what"
+}
+
+command="echo command >>\"\$T/log\""
+ends 0 "it succeeds" x -- sh -c "$command"
+ends 3 "it fails" x -- sh -c "$command; exit 3"
+ends 137 "it dies of a signal" x -- sh -c "$command; kill -KILL \$\$"
+ends 124 "its time is over" --timeout 0.3 x -- sh -c "$command; exec sleep 1000"
+ends 0 "it leaves somebody behind" x -- sh -c "$command; setsid sleep 1000 &"
+ends 0 "several names" x y z -- sh -c "$command"
+if flockctl run --isolate user,pid -- true 2>/dev/null; then
+    # shellcheck disable=SC2016
+    ends 0 "in namespaces of its own" --isolate user,pid x -- sh -c "$command"'; echo "$$" >"$T/inner"'
+    ok "(it had them)" [ "$(cat "$T/inner")" -lt 20 ]
+else
+    skip "no namespaces here"
+fi
+
+: >"$T/log"
+run flockctl run --cleanup "$log_it" -- sh -c "$command; exit 5"
+is "$status" 5 "run: exit 5"
+log_is "command cleanup" "run: after it, once"
+nothing_registered run
+
+# A signal that flockctl gets: the command has it first.
+for name in TERM INT HUP; do
+    rm -f "$T/log" "$T/begun"
+    # shellcheck disable=SC2016
+    background job flockctl acquire --cleanup "$log_it" x -- sh -c 'echo command >>"$T/log"; : >"$T/begun"; exec sleep 1000'
+    wait_for '[ -e "$T/begun" ]'
+    kill -$name "$job_pid"
+    reap job
+    case $name in TERM) number=15 ;; INT) number=2 ;; HUP) number=1 ;; esac
+    is "$status" $((128 + number)) "$name: flockctl dies of it"
+    log_is "command cleanup" "$name: the cleanup has run"
+    nothing_registered $name
+done
+
+# ---- when the command isn't started ----
+
+# unstarted STATUS WHAT ARGUMENT...
+unstarted() {
+    unstarted_status=$1 unstarted_what=$2
+    shift 2
+    : >"$T/log"
+    run flockctl "$@"
+    is "$status" "$unstarted_status" "$unstarted_what: exit $unstarted_status"
+    log_is "" "$unstarted_what: there is nothing to clean up"
+    nothing_registered "$unstarted_what"
+}
+
+unstarted 127 "a command that isn't there" acquire --cleanup "$log_it" x -- no-such-command
+unstarted 127 "without a lock" run --cleanup "$log_it" -- no-such-command
+unstarted 69 "a probe fails" acquire --cleanup "$log_it" --probe false x -- true
+hold h x
+unstarted 75 "the lock is taken" acquire -n --cleanup "$log_it" x -- true
+let_go h
+bad 125 '--while holds without a command; leave --cleanup out' acquire --while $$ --cleanup true x
+bad 125 '--cleanup is empty' run --cleanup '' -- true
+ln -s "$T/nowhere" "$T/unsafe"
+bad 125 'unsafe' --dir "$T/unsafe" run --cleanup "$log_it" -- sh -c "$command"
+log_is "" "what can't be registered keeps the command from starting"
+
+# ---- before the lock goes on ----
+
+mkfifo "$T/finish"
+# shellcheck disable=SC2016
+hold h --cleanup 'echo cleanup >>"$T/log"; : >"$T/begun"; read -r line <"$T/finish"; echo cleaned >>"$T/log"' db
+queue next db
+rm -f "$T/begun"
+: >"$T/log"
+timeout 10 sh -c 'echo >"$1"' sh "$T/h.go"
+wait_for '[ -e "$T/begun" ]'
+run flockctl -q status db
+is "$status" 1 "while the cleanup runs the lock is taken"
+run flockctl acquire -n db -- true
+is "$status" 75 "nobody gets it"
+like "$(registered)" ' db .*alive.*finish' "what is being cleaned up is listed"
+kill -TERM "$h_pid"
+timeout 10 sh -c 'echo >"$1"' sh "$T/finish"
+reap h
+is "$status" 143 "a signal that comes meanwhile is died of afterwards"
+has_it next
+log_is "cleanup cleaned next" "the next one has it after the cleanup, which wasn't cut short"
+let_go next
+
+# shellcheck disable=SC2016
+run flockctl acquire --cleanup 'flockctl() { "$FLOCKCTL" "$@"; }; flockctl acquire -n db -- echo "passed through" >&2' db -- true
+is "$status" 0 "a cleanup that needs the very lock"
+is "$err" "passed through" "passes through as nested"
+
+# ---- what it gets ----
+
+# shellcheck disable=SC2016
+cd "$T" && mkdir here && cd here || exit
+# shellcheck disable=SC2016
+run flockctl acquire --timeout 100 --label 'my test' --cleanup 'env >"$T/cleanup.env"; pwd >"$T/cleanup.pwd"; read -r line || echo "no input" >"$T/cleanup.in"; echo printed' \
+    x y -- sh -c 'env >"$T/command.env"; cd /'
+is "$out|$err" "|printed" "what it prints goes to stderr"
+is "$(cat "$T/cleanup.in")" "no input" "its stdin is /dev/null"
+is "$(cat "$T/cleanup.pwd")" "$T/here" "it runs where flockctl was started"
+variable() {
+    sed -n "s/^$1=//p" "$T/cleanup.env"
+}
+like "$(variable FLOCKCTL_STATE_ID)" '^[a-z][a-z0-9]+$' "it has FLOCKCTL_STATE_ID"
+is "$(variable FLOCKCTL_STATE_LABEL)|$(variable FLOCKCTL_STATE_ATTEMPT)" "my test|1" "the label, and the number of the attempt"
+is "$(variable FLOCKCTL_ID)|$(variable FLOCKCTL_NAME)" "$(sed -n 's/^FLOCKCTL_ID=//p' "$T/command.env")|x y" "the id and the names of the command"
+is "$(variable FLOCKCTL_DEADLINE)" "" "but not the command's deadline"
+cd "$T" || exit
+
+# ---- when it fails ----
+
+# shellcheck disable=SC2016
+run flockctl acquire --cleanup 'exit 7' x -- sh -c 'exit 3'
+is "$status" 3 "the cleanup fails: the exit status is the command's"
+like "$err" '^flockctl: .*exit 7.*exit status 7.*flockctl state list' "that is told"
+like "$(registered)" ' x .*exit 7' "it stays registered"
+flockctl state drop "$(registered | sed 's/ .*//')"
+nothing_registered "dropped by hand"
+
+# ---- with --detach ----
+
+# shellcheck disable=SC2016
+run flockctl acquire --detach --cleanup 'kill -0 "$(cat "$T/left")" && echo "still there" >&2' x -- sh -c 'sleep 1000 & echo $! >"$T/left"'
+is "$status|$err" "0|still there" "--detach: it runs when the command itself has ended"
+kill "$(cat "$T/left")"
+
+done_testing
