@@ -287,6 +287,40 @@ int flk_held(const char *name) FLK_NONNULL(1);
 
 /* ---- build once ---- */
 
+enum flk_once_flags {
+    FLK_ONCE_FORCE = 1 << 0, /* build, however current it is */
+    FLK_ONCE_RETRY = 1 << 1  /* build, also when the build that was waited for has failed */
+};
+
+struct flk_once_spec {
+    const char *output; /* the path of a file or directory; its directory must be there */
+    const char *key;    /* current is what was built for this key; NULL: what is there */
+    int64_t max_age_ms; /* and not longer ago than this; 0: whenever */
+    /* Makes path, a file or a directory: a private one beside output, with the same name, of which nothing is there yet. 0: it is made.
+     * Other: it failed, which is what flk_once() returns, to all who waited for it as well; a negative errno or a number of
+     * its own. Called by the thread that called flk_once(), with the output's lock held; may call anything, flk_once() for
+     * other outputs, too. */
+    int (*build)(const char *path, void *data);
+    void *data;
+    const struct flk_options *options; /* of the wait; NULL: none */
+    unsigned flags;                    /* enum flk_once_flags */
+    unsigned reserved0;
+    uint64_t reserved[4]; /* 0, else -EINVAL */
+};
+
+/* Makes sure that output is there and current. Nothing is locked or made where it is; else one process of all that ask builds it, and
+ * the others wait for that. What was built is brought to disk and appears whole, in the place of an old one; a link there is
+ * replaced, not followed. A build that fails or is killed leaves the old one, or none. Who asks for one output by several
+ * spellings or linked directories asks for one. timeout_ms limits the wait, not the build.
+ * What build() gave (also to another process that was waited for; then flk_error_detail() says whose it was). -EBUSY, -ETIMEDOUT,
+ * -ECANCELED as flk_acquire_many(). -EDEADLK: the builder that this is called by, or runs under, builds output itself. -ENOENT,
+ * -ENOTDIR: its directory. -ENODATA: build() made nothing; -EINVAL: neither file nor directory. -EACCES, -EROFS, -ENOSPC, -EIO
+ * and so on of the output's directory: nothing has changed. Since 0.1. */
+int flk_once(const struct flk_once_spec *spec, int64_t timeout_ms) FLK_MUST_CHECK FLK_NONNULL(1);
+/* A shared hold of an output that is there, for flk_hold_release(): nobody builds it anew or prunes it meanwhile; it is called by the
+ * absolute path. -ENOENT: it isn't there. -EBUSY, -ETIMEDOUT, -EDEADLK as flk_acquire(). Since 0.1. */
+int flk_once_use(const char *output, int64_t timeout_ms, struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 3);
+
 /* Is output ready: there, and current for key (NULL: it need only be there)? 1: yes. 0: not that we know; ask flk_once(), which also
  * tells what is wrong with it. Never waits. Any thread may ask as often as it likes: an output that was found ready, by this call
  * or by flk_once(), is remembered, and unless a check is due nothing but memory is read, and nothing shared is written. A check looks

@@ -430,6 +430,12 @@ int flk_hold_inherit(struct flk_hold *hold, int on)
     return 0;
 }
 
+void fk_hold_take_back(struct flk_hold *hold)
+{
+    if (flk_hold_inherit(hold, 0) == 0)
+        hold->lent = false;
+}
+
 /* ---- environment ---- */
 
 static void put_slots(FILE *out, const struct fk_part *part)

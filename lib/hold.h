@@ -86,6 +86,9 @@ int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *
 void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy);
 void fk_part_free(struct fk_part *part);
 
+/* Nobody who has inherited it needs it any more: its release unlocks for them, too. */
+void fk_hold_take_back(struct flk_hold *hold);
+
 /* For a run that gets the slots: a reference that counts as live. -ENOMEM. */
 int fk_hold_hand(struct flk_hold *hold, struct fk_handed **handed);
 /* Its tree is gone, and nobody who got them from it has the slots. */

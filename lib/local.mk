@@ -9,6 +9,7 @@ libflk_sources = \
 	lib/deadline.c lib/deadline.h \
 	lib/deadlock.c lib/deadlock.h \
 	lib/error.c lib/error.h \
+	lib/failure.c lib/failure.h \
 	lib/fd.c lib/fd.h \
 	lib/helper.c lib/helper.h \
 	lib/held.c lib/held.h \
@@ -23,6 +24,7 @@ libflk_sources = \
 	lib/looker.h \
 	lib/manage.c \
 	lib/nest.c lib/nest.h \
+	lib/once.c lib/once.h \
 	lib/output.c lib/output.h \
 	lib/owner.c lib/owner.h \
 	lib/picture.c \

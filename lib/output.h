@@ -35,6 +35,7 @@ struct fk_output {
  * -EACCES: its directory can't be used. */
 int fk_output_open(const char *path, struct fk_output *output);
 void fk_output_close(struct fk_output *output); /* {.directory = -1} is fine */
+#define FK_CLOSE_OUTPUT __attribute__((cleanup(fk_output_close)))
 
 /* 128 bits of hash of a name, in hexadecimal. */
 void fk_output_hash(const char *name, size_t length, char text[FK_OUTPUT_HASH_SIZE]);

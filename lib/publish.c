@@ -349,7 +349,7 @@ static int make_stamp(const struct fk_private *private, const struct stat *made,
     return code < 0 ? fail(code, private->output, "write the stamp of") : 0;
 }
 
-int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *stamp, struct stat *made)
+int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *stamp, struct fk_identity *made)
 {
     const struct fk_output *output = private->output;
     struct renames renames = {.private = private, .stamp = aside(output->name, "stamp"), .stamped = stamp != NULL};
@@ -370,6 +370,6 @@ int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *s
         return code;
     if (!stamp)
         unlinkat(output->directory, renames.stamp_path, 0); /* stale by now */
-    *made = status;
+    fk_identity_take(&status, made);
     return 0;
 }

@@ -44,9 +44,10 @@ struct fk_private {
 int fk_private_open(const struct fk_output *output, const char *id, struct fk_private *private);
 /* stamp: its output is filled in; NULL: there is to be none. *made: what is published. -ENODATA: nothing was made. -EINVAL: it is
  * neither file nor directory. */
-int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *stamp, struct stat *made);
+int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *stamp, struct fk_identity *made);
 /* Removes it with all that is in it. {.directory = -1} is fine. */
 void fk_private_close(struct fk_private *private);
+#define FK_CLOSE_PRIVATE __attribute__((cleanup(fk_private_close)))
 
 /* What dead builders have left there; how many that were. Best effort. directory: as of an output. */
 unsigned fk_private_sweep(int directory);

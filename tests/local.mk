@@ -25,6 +25,7 @@ tests_unit = \
 	tests/unit/latch \
 	tests/unit/log \
 	tests/unit/nest \
+	tests/unit/once \
 	tests/unit/output \
 	tests/unit/owner \
 	tests/unit/publish \

@@ -86,7 +86,7 @@ static int build_of(const char *path, enum kind kind, const char *text, const ch
     struct fk_output output;
     struct fk_private private;
     struct fk_stamp_spec stamp = {.key = key};
-    struct stat made;
+    struct fk_identity made;
     char id[FLK_ID_SIZE];
     int code = fk_output_open(path, &output);
     if (code < 0)
@@ -332,7 +332,7 @@ static int build_deep(void *data)
     (void)data;
     struct fk_output output;
     struct fk_private private;
-    struct stat made;
+    struct fk_identity made;
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){48, 48});
     if (fk_output_open(test_path("over/deep"), &output) < 0 || fk_private_open(&output, "deep", &private) < 0)
         return 1;
