@@ -291,7 +291,7 @@ static void threads_and_forks(void)
     pthread_t threads[THREADS];
     int forks_made = test_is_slow() ? 20 : 100, failed = 0;
     for (int i = 0; i < OUTPUTS; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "threads%d", i);
         paths[i] = strdup(put(name, i ? "a key" : NULL));
     }
