@@ -198,7 +198,7 @@ static int read_header(int fd, size_t *count)
 
 static int read_file(struct known *known, int fd)
 {
-    size_t count;
+    size_t count = 0;
     int code = read_header(fd, &count);
     if (code == 0)
         code = make_room(known, count + 1);
