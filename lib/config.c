@@ -17,31 +17,31 @@
 
 #define FILE_NAME ".flockctl.conf"
 
-static bool is_there(const char *directory, const char *name, char path[PATH_MAX])
+static bool is_there(const char *directory, int length, const char *name, char path[PATH_MAX])
 {
-    return snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX && access(path, F_OK) == 0;
+    return snprintf(path, PATH_MAX, "%.*s/%s", length, directory, name) < PATH_MAX && access(path, F_OK) == 0;
 }
 
 /* The nearest FILE_NAME from the working directory upwards, inside the work tree. */
 static bool find_in_tree(char path[PATH_MAX])
 {
-    char here[PATH_MAX], marker[PATH_MAX], own[PATH_MAX];
-    bool found = false, outermost = false;
+    char here[PATH_MAX];
     if (!getcwd(here, sizeof here))
         return false;
-    bool beside = is_there(here, FILE_NAME, own);
+    int nearest = 0, length = (int)strlen(here);
+    bool outermost = false;
     for (;;) {
-        if (!found)
-            found = is_there(here, FILE_NAME, path);
-        outermost = is_there(here, ".git", marker);
-        char *slash = strrchr(here, '/');
+        if (!nearest && is_there(here, length, FILE_NAME, path))
+            nearest = length;
+        outermost = is_there(here, length, ".git", path);
+        const char *slash = memrchr(here, '/', (size_t)length);
         if (outermost || !slash || slash == here)
             break;
-        *slash = '\0';
+        length = (int)(slash - here);
     }
-    if (!outermost && beside)
-        memcpy(path, own, sizeof own);
-    return outermost ? found : beside;
+    /* Outside of a work tree only the directory itself counts. */
+    bool found = nearest > 0 && (outermost || nearest == (int)strlen(here));
+    return found && is_there(here, nearest, FILE_NAME, path);
 }
 
 static bool find_file(char path[PATH_MAX])
@@ -51,7 +51,7 @@ static bool find_file(char path[PATH_MAX])
         snprintf(path, PATH_MAX, "%s", named);
         return true;
     }
-    return find_in_tree(path) || (home && *home && is_there(home, ".config/flockctl.conf", path));
+    return find_in_tree(path) || (home && *home && is_there(home, (int)strlen(home), ".config/flockctl.conf", path));
 }
 
 /* Takes the values. */

@@ -35,25 +35,21 @@ struct search {
     bool doubtful;
 };
 
-struct path {
-    char text[2 * PATH_MAX];
-};
-
-static struct path path_in_row(const struct fk_row_view *row, const char *below)
+static const char *path_in_row(const struct fk_row_view *row, const char *below, char path[PATH_MAX])
 {
-    struct path path = {""};
     char text[FK_ROW_PLACE_SIZE], place[FK_ROW_PLACE_SIZE];
     const char *root;
+    path[0] = '\0';
     if (row->length >= sizeof text || fk_root_path(&root) < 0)
         return path;
     *(char *)mempcpy(text, row->path, row->length) = '\0';
-    snprintf(path.text, sizeof path.text, "%s%s%s", root, fk_row_place(text, place), below);
+    snprintf(path, PATH_MAX, "%s%s%s", root, fk_row_place(text, place), below);
     return path;
 }
 
 static int open_row(const struct fk_row_view *view, struct fk_row **row)
 {
-    char path[PATH_MAX];
+    char path[FK_ROW_PLACE_SIZE];
     if (view->length >= sizeof path)
         return -ENAMETOOLONG;
     memcpy(path, view->path, view->length);
@@ -61,10 +57,10 @@ static int open_row(const struct fk_row_view *view, struct fk_row **row)
     return fk_row_peek_at(path, row);
 }
 
-static bool is_at_its_path(const struct fk_row_view *row)
+static bool is_at_its_path(const struct fk_row_view *row, char path[PATH_MAX])
 {
     struct stat status;
-    return stat(path_in_row(row, "").text, &status) == 0 && status.st_ino == row->inode;
+    return stat(path_in_row(row, "", path), &status) == 0 && status.st_ino == row->inode;
 }
 
 /* tee(2) says whether somebody has a FIFO open for writing, and disturbs nobody: 0 when not. */
@@ -100,12 +96,12 @@ static bool is_waiting(const struct fk_row_view *view, uint64_t number)
 static bool seems_to_hold(struct search *search, const struct fk_stake *stake)
 {
     const struct fk_member *member = &search->reduction.members[stake->member];
-    char below[64];
+    char below[64], path[PATH_MAX];
     const struct fk_row_view *row = &search->reduction.rows[stake->row];
-    if (!is_waiting(&search->reduction.rows[member->row], member->number) || !is_at_its_path(row))
+    if (!is_waiting(&search->reduction.rows[member->row], member->number) || !is_at_its_path(row, path))
         return false;
     snprintf(below, sizeof below, "/slots/%u", stake->slot);
-    return is_open(search, path_in_row(row, below).text);
+    return is_open(search, path_in_row(row, below, path));
 }
 
 /* 1 locked, 0 not, negative: it can't be told. */

@@ -2,13 +2,39 @@
 #include "error.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "flockctl.h"
 
-static _Thread_local char detail[FK_DETAIL_SIZE];
+/* Made at a thread's first failure: variables of threads are taken from their stacks, which may be small. */
+static _Thread_local char *detail;
+static char no_memory[] = "out of memory";
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t at_end; /* of a thread: frees it */
+
+static void make_key(void)
+{
+    pthread_key_create(&at_end, free);
+}
+
+/* NULL: out of memory. */
+static char *room(void)
+{
+    if (detail && detail != no_memory)
+        return detail;
+    pthread_once(&once, make_key);
+    char *fresh = calloc(1, FK_DETAIL_SIZE);
+    if (fresh && pthread_setspecific(at_end, fresh) != 0) {
+        free(fresh);
+        fresh = NULL;
+    }
+    detail = fresh ? fresh : no_memory;
+    return fresh;
+}
 
 static const char *remedy(int code)
 {
@@ -33,8 +59,10 @@ static const char *remedy(int code)
 int fk_fail(int code, const char *format, ...)
 {
     va_list arguments;
+    if (!room())
+        return code;
     va_start(arguments, format);
-    vsnprintf(detail, sizeof detail, format, arguments);
+    vsnprintf(detail, FK_DETAIL_SIZE, format, arguments);
     va_end(arguments);
     return code;
 }
@@ -42,11 +70,13 @@ int fk_fail(int code, const char *format, ...)
 int fk_fail_errno(int code, const char *format, ...)
 {
     va_list arguments;
+    if (!room())
+        return code;
     va_start(arguments, format);
-    int used = vsnprintf(detail, sizeof detail, format, arguments);
+    int used = vsnprintf(detail, FK_DETAIL_SIZE, format, arguments);
     va_end(arguments);
-    if (used >= 0 && (size_t)used < sizeof detail)
-        snprintf(detail + used, sizeof detail - (size_t)used, ": %s%s", strerrordesc_np(-code), remedy(code));
+    if (used >= 0 && used < FK_DETAIL_SIZE)
+        snprintf(detail + used, FK_DETAIL_SIZE - (size_t)used, ": %s%s", strerrordesc_np(-code), remedy(code));
     return code;
 }
 
@@ -57,17 +87,18 @@ int fk_show_byte(char *text, size_t size, unsigned char byte)
 
 void fk_error_save(struct fk_detail *saved)
 {
-    memcpy(saved->text, detail, sizeof detail);
+    strcpy(saved->text, flk_error_detail());
 }
 
 void fk_error_restore(const struct fk_detail *saved)
 {
-    memcpy(detail, saved->text, sizeof detail);
+    if (room())
+        strcpy(detail, saved->text);
 }
 
 const char *flk_error_detail(void)
 {
-    return detail;
+    return detail ? detail : "";
 }
 
 const char *flk_error_string(int code)

@@ -140,9 +140,10 @@ static bool split_path(char *path, struct inherited *found)
     return true;
 }
 
-static bool look_at_row(struct inherited *found, const struct stat *slot)
+/* path: room for one. Two of them are much of a small stack. */
+static bool look_at_row(struct inherited *found, const struct stat *slot, char path[PATH_MAX])
 {
-    char path[PATH_MAX], below[32], record[FK_RECORD_SIZE];
+    char below[32], record[FK_RECORD_SIZE];
     struct stat status;
     struct fk_latch latch;
     if (strlen(found->row) >= FK_ROW_PLACE_SIZE - sizeof "/rows/" || fk_row_path(found->row, path) < 0)
@@ -172,7 +173,7 @@ static bool is_inherited(int fd, struct inherited *found)
         return false;
     path[length] = '\0';
     found->inode = status.st_ino;
-    return split_path(path, found) && fk_proc_has_lock(fd, &found->shared) && look_at_row(found, &status);
+    return split_path(path, found) && fk_proc_has_lock(fd, &found->shared) && look_at_row(found, &status, path);
 }
 
 static void write_inherited(struct writing *writing)

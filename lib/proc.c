@@ -237,7 +237,7 @@ static bool is_number(const char *text)
 /* How many it has, or an error that ends the search. Others: it has ended, or isn't ours to see. */
 static int look_at_descriptors(struct search *search, int proc, const char *path)
 {
-    char entries[8192] __attribute__((aligned(8)));
+    char entries[4096] __attribute__((aligned(8)));
     ssize_t length;
     int count = 0;
     FK_CLOSE_FD int fd = fk_fd_open(proc, path, O_RDONLY | O_DIRECTORY, 0);

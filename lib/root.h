@@ -13,9 +13,11 @@
 #ifndef FK_ROOT_H
 #define FK_ROOT_H
 
+#include <alloca.h>
 #include <linux/limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <string.h>
 
 #define FK_PROTOCOL 1
 
@@ -27,6 +29,14 @@ struct fk_root_policy {
 
 /* The absolute path; stays valid for ever. */
 int fk_root_path(const char **path);
+/* The path of something below it, on the caller's stack. A host's threads may have little of that, and PATH_MAX bytes are
+ * much. Not in a loop. */
+#define FK_ROOT_BELOW(root, below) fk_root_join(alloca(strlen(root) + strlen(below) + 1), root, below)
+static inline char *fk_root_join(char *path, const char *root, const char *below)
+{
+    stpcpy(stpcpy(path, root), below);
+    return path;
+}
 /* The same where it was chosen by flk_root_set() or FLOCKCTL_DIR, else NULL: commands must be told of it, or they use another. */
 const char *fk_root_named(void);
 /* Opens path, which must be a directory that satisfies policy: a descriptor or a negative errno. */

@@ -145,11 +145,10 @@ static int make_directory(int parent, const char *name)
 static int open_rows(const char *text, int *rows)
 {
     const char *root;
-    char path[PATH_MAX];
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
-    snprintf(path, sizeof path, "%s/%s", root, text[0] == FK_OUTPUT_MARK ? "once" : "rows");
+    const char *path = FK_ROOT_BELOW(root, text[0] == FK_OUTPUT_MARK ? "/once" : "/rows");
     int fd = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd == -ENOENT) {
         code = make_directory(AT_FDCWD, path);
@@ -325,10 +324,12 @@ static int make(int rows, const char *text, const struct plan *plan)
  * would make the kernel write finer ones at each change of it (multigrain timestamps, Linux 6.13). */
 bool fk_row_is_current(const struct fk_row *row)
 {
-    char path[PATH_MAX];
+    const char *root;
+    char place[FK_ROW_PLACE_SIZE];
     struct statx status;
-    if (fk_row_path(row->text, path) < 0)
+    if (fk_root_path(&root) < 0)
         return false;
+    const char *path = FK_ROOT_BELOW(root, fk_row_place(row->text, place));
     return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &status) == 0 && status.stx_ino == row->inode &&
            makedev(status.stx_dev_major, status.stx_dev_minor) == row->device;
 }

@@ -24,11 +24,10 @@
 static int open_file(void)
 {
     const char *root;
-    char path[PATH_MAX];
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
-    snprintf(path, sizeof path, "%s/waiting", root);
+    const char *path = FK_ROOT_BELOW(root, "/waiting");
     int fd = fk_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0600 | S_ISVTX);
     return fd < 0 ? fk_fail_errno(fd, "can't open %s", path) : fd;
 }

@@ -17,6 +17,10 @@
 #include "registry.h"
 #include "tap.h"
 
+#ifdef __SANITIZE_THREAD__
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+
 
 static struct flk_hold *acquire(const char *name)
 {
@@ -342,11 +346,15 @@ int main(void)
     test_root();
     setenv("FLOCKCTL_TOOL", getenv("FLOCKCTL") ? getenv("FLOCKCTL") : "tools/flockctl", 1);
     polls();
-    cancel_waiters();
     pending();
-    at_random();
     by_event();
     callbacks();
+#ifdef __SANITIZE_THREAD__
+    skip("ThreadSanitizer doesn't see what a thread that was cancelled in poll locks on its way out");
+#else
+    cancel_waiters();
+    at_random();
     cancelled_run();
+#endif
     return done_testing();
 }

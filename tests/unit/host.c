@@ -226,6 +226,11 @@ static void *look_on(void *data)
         check(code);
         if (code >= 0)
             flk_inspect_free(rows);
+        for (unsigned i = 0; i < 1000; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "fresh%u", i % 20); /* which come and go */
+            check(flk_held(name));
+        }
         atomic_fetch_add((_Atomic unsigned *)data, 1);
     }
     return NULL;
