@@ -244,11 +244,19 @@ static int once_for_host(const struct fk_output *output, const struct flk_once_s
     return code;
 }
 
+/* What this process found ready before; a look at the file says whether it is so still. */
+static bool is_remembered(const struct flk_once_spec *spec)
+{
+    return !(spec->flags & FLK_ONCE_FORCE) && spec->max_age_ms == 0 && fk_ready_get(spec->output, spec->key, 0);
+}
+
 int flk_once(const struct flk_once_spec *spec, int64_t timeout_ms)
 {
     FK_ENTER();
     FK_CLOSE_OUTPUT struct fk_output output = {.directory = -1};
     int code = check_spec(spec);
+    if (code == 0 && is_remembered(spec))
+        return 0;
     if (code == 0)
         code = fk_output_open(spec->output, &output);
     return code < 0 ? code : once_for_host(&output, spec, &cancellation, timeout_ms);

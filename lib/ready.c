@@ -97,16 +97,20 @@ bool fk_ready_get(const char *output, const char *key, int64_t recheck_ms)
     return hit == HIT || (hit == DUE && is_still_there(output, !key, &identity));
 }
 
-int flk_once_get(const char *output, const char *key, int64_t recheck_ms)
+static int look_at_stamp(const char *output, const char *key)
 {
     struct fk_identity identity;
-    fk_registry_enter();
-    if (fk_ready_get(output, key, recheck_ms))
-        return 1;
+    FK_CANCEL_OFF();
     if (fk_stamp_look(AT_FDCWD, output, &(struct fk_wanted){.key = key}, &identity) != 1)
         return 0;
     fk_ready_put(output, key, &identity);
     return 1;
+}
+
+int flk_once_get(const char *output, const char *key, int64_t recheck_ms)
+{
+    fk_registry_enter();
+    return fk_ready_get(output, key, recheck_ms) ? 1 : look_at_stamp(output, key);
 }
 
 /* ---- changes ---- */

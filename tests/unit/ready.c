@@ -214,6 +214,37 @@ static void from_disk(void)
     is_int(flk_once_get(path, NULL, 0), 0, "isn't");
 }
 
+/* ---- built ---- */
+
+static int builds;
+
+static int build(const char *path, void *data)
+{
+    builds++;
+    test_write_file(path, data);
+    return 0;
+}
+
+static void built(void)
+{
+    const char *path = test_path("built");
+    struct flk_once_spec spec = {.output = path, .key = "one", .build = build, .data = (void *)(uintptr_t)"first"};
+    is_int(flk_once(&spec, 0), 0, "flk_once() builds");
+    ok(fk_ready_get(path, "one", 0), "which is remembered");
+    is_int(flk_once(&spec, 0), 0, "asked again");
+    is_int(builds, 1, "it isn't built again");
+    test_write_file(path, "changed");
+    is_int(flk_once(&spec, 0), 0, "when somebody has changed it");
+    is_int(builds, 2, "it is");
+    spec.key = "two";
+    is_int(flk_once(&spec, 0), 0, "for another key");
+    is_int(builds, 3, "too");
+    ok(flk_once_get(path, "two", -1) && !flk_once_get(path, "one", -1), "and then it is ready for that one only");
+    spec.flags = FLK_ONCE_FORCE;
+    is_int(flk_once(&spec, 0), 0, "forced");
+    is_int(builds, 4, "it is built, whatever is remembered");
+}
+
 /* ---- how many ---- */
 
 static void bounded(void)
@@ -325,6 +356,7 @@ int main(void)
     no_system_call();
     is_int(test_in_child(relative_paths, NULL), 0, "a relative output is the one in the working directory of the moment");
     from_disk();
+    built();
     bounded();
     forks();
     threads_and_forks();
