@@ -519,6 +519,10 @@ int flk_state_drop(const char *id) FLK_MUST_CHECK FLK_NONNULL(1);
  * call. Since 0.1. */
 int flk_state_list(const char *name, int (*each)(const struct flk_state *state, void *data), void *data)
     FLK_MUST_CHECK FLK_NONNULL(2);
+/* Cleans up now what dead owners have left: the items of that name, NULL: all. How many were cleaned up, or with dry_run would be. Waits
+ * for commands, but not for items that somebody else is cleaning up. What failed stays, and is tried again, also when its pause
+ * isn't over. Commands are run by the tool, as those of flk_run() are, and print nothing. Since 0.1. */
+int flk_reap(const char *name, int dry_run) FLK_MUST_CHECK;
 
 static inline void flk_hold_release_at_(struct flk_hold **hold)
 {

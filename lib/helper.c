@@ -12,10 +12,17 @@
 
 static const char magic[8] = "flk-run";
 
+static const char *installed = FLK_TOOL;
+
 const char *fk_helper_tool(void)
 {
     const char *named = secure_getenv("FLOCKCTL_TOOL");
-    return named && *named ? named : FLK_TOOL;
+    return named && *named ? named : installed;
+}
+
+void fk_helper_is_this_program(void)
+{
+    installed = "/proc/self/exe";
 }
 
 /* The fixed part of an order; slots and strings follow in the order of its fields. */

@@ -48,6 +48,7 @@ struct fk_helper_answer {
 
 /* What to execute: $FLOCKCTL_TOOL, else where it is installed. */
 const char *fk_helper_tool(void);
+void fk_helper_is_this_program(void); /* the tool itself, wherever it is */
 
 /* One block to be sent, hello included; the caller frees it. NULL: out of memory. */
 char *fk_helper_pack(const struct fk_helper_order *order, size_t *size);

@@ -521,7 +521,7 @@ static void put_variables(FILE *out, const struct flk_hold *hold, char *const *b
 }
 
 /* Variables of ours that an outer flockctl set and that don't hold for this one are taken out. */
-static bool is_replaced(const char *assignment, bool held)
+static bool is_replaced(const char *assignment, bool held, bool all)
 {
     static const char *const ours[] = {"NAME=",  "ID=",     "SLOT=",   "SLOTS=",     "SLOTS_",
                                        "VALUE=", "VALUES=", "VALUES_", "ABANDONED=", "WAITED_MS="};
@@ -529,6 +529,8 @@ static bool is_replaced(const char *assignment, bool held)
         return false;
     if (strncmp(assignment + 9, "HELD=", 5) == 0)
         return held;
+    if (!all)
+        return false;
     if (strncmp(assignment + 9, "DIR=", 4) == 0)
         return fk_root_named() != NULL;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
@@ -537,7 +539,7 @@ static bool is_replaced(const char *assignment, bool held)
     return false;
 }
 
-static char **join(char *const *base, char *variables, size_t size)
+static char **join(char *const *base, char *variables, size_t size, bool all)
 {
     size_t count = 0;
     bool held = false;
@@ -551,7 +553,7 @@ static char **join(char *const *base, char *variables, size_t size)
     char *copy = (char *)(envp + count + 1);
     memcpy(copy, variables, size);
     for (char *const *at = base; at && *at; at++)
-        if (!is_replaced(*at, held))
+        if (!is_replaced(*at, held, all))
             *next++ = *at;
     for (char *at = copy; at < copy + size; at += strlen(at) + 1)
         *next++ = at;
@@ -559,20 +561,33 @@ static char **join(char *const *base, char *variables, size_t size)
     return envp;
 }
 
-int fk_hold_environ(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp)
+static int make_environ(const struct flk_hold *hold, char *const *base, const int *fds, bool all, char ***envp)
 {
     char *variables = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&variables, &size);
     if (!out)
         return fk_fail(-ENOMEM, "out of memory");
-    put_variables(out, hold, base, fds);
-    char **joined = fclose(out) == 0 ? join(base, variables, size) : NULL;
+    if (all)
+        put_variables(out, hold, base, fds);
+    else
+        put_held(out, hold, base, fds);
+    char **joined = fclose(out) == 0 ? join(base, variables, size, all) : NULL;
     free(variables);
     if (!joined)
         return fk_fail(-ENOMEM, "out of memory");
     *envp = joined;
     return 0;
+}
+
+int fk_hold_environ(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp)
+{
+    return make_environ(hold, base, fds, true, envp);
+}
+
+int fk_hold_environ_held(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp)
+{
+    return make_environ(hold, base, fds, false, envp);
 }
 
 int flk_hold_environ(const struct flk_hold *hold, char ***envp)

@@ -49,6 +49,7 @@ struct fk_part {
     uint64_t number;         /* of its ticket; 0: it didn't queue */
     bool followed;           /* with others behind it */
     bool left_over;          /* there may be dead tickets that nobody else looks for */
+    bool state;              /* the row may have something to clean up */
     char *predecessor;  /* FK_RECORD_SIZE bytes of the record of one that died holding, or NULL */
     unsigned predecessor_slot;
     char before[FLK_ID_SIZE];   /* id of one whose slot we got and who has not cleared up below it; "": none */
@@ -101,6 +102,8 @@ bool fk_hold_came_by_fork(void);
 /* base with FLOCKCTL_*, as flk_hold_environ(). fds: the numbers that the slots have there, in the order of fk_hold_list_slots();
  * NULL: they aren't handed on. */
 int fk_hold_environ(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp);
+/* Only FLOCKCTL_HELD, beside what is in base. */
+int fk_hold_environ_held(const struct flk_hold *hold, char *const *base, const int *fds, char ***envp);
 /* The slots' descriptors, and behind them those fetched from a hold above, which are handed on with them. */
 size_t fk_hold_count_slots(const struct flk_hold *hold);
 void fk_hold_list_slots(const struct flk_hold *hold, int *fds);

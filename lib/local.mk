@@ -33,6 +33,7 @@ libflk_sources = \
 	lib/publish.c lib/publish.h \
 	lib/queue.c lib/queue.h \
 	lib/ready.c lib/ready.h \
+	lib/reap.c lib/reap.h \
 	lib/record.c lib/record.h \
 	lib/reduction.c lib/reduction.h \
 	lib/registry.c lib/registry.h \
@@ -40,7 +41,7 @@ libflk_sources = \
 	lib/request.c lib/request.h \
 	lib/root.c lib/root.h \
 	lib/row.c lib/row.h \
-	lib/run.c \
+	lib/run.c lib/run.h \
 	lib/shared.c lib/shared.h \
 	lib/slot.c lib/slot.h \
 	lib/stamp.c lib/stamp.h \

@@ -24,9 +24,11 @@
 #include "owner.h"
 #include "pool.h"
 #include "queue.h"
+#include "reap.h"
 #include "registry.h"
 #include "shared.h"
 #include "slot.h"
+#include "state.h"
 #include "values.h"
 
 #define LOOK_EVERY FK_SECOND
@@ -60,6 +62,10 @@ struct flk_request {
     bool looked;   /* for a deadlock, with this ticket */
     bool noted;    /* in the history, that the current part is waited for */
     int64_t part_started;
+    /* cleaning up: before the hold is handed out what its names' dead owners left; while it waits what all did */
+    struct flk_hold *hold; /* served, and not yet handed out */
+    size_t reaped;         /* parts of it that have been seen to */
+    struct fk_reap *reap;
     /* for flk_request_fd() */
     int epoll, timer;
     int *entered;
@@ -402,6 +408,7 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
     char text[FK_RECORD_SIZE];
     part->count = (unsigned)want_count(part);
     part->number = request->ticket.fd >= 0 ? request->ticket.number : 0;
+    part->state = part->outer ? fk_state_is_marked(part->outer) : section->latch.state;
     int code = part->nest ? draw(part) : 0;
     if (code < 0) {
         drop_slots(part);
@@ -901,17 +908,89 @@ static int step_parts(struct flk_request *request, int64_t *now)
     return 0;
 }
 
-int flk_request_step(struct flk_request *request, struct flk_hold **hold)
+/* ---- cleaning up ---- */
+
+static void end_reaping(struct flk_request *request)
+{
+    fk_reap_end(request->reap);
+    request->reap = NULL;
+}
+
+static int start_reaping(struct flk_request *request, const char *name, unsigned flags)
+{
+    const struct fk_reap_spec spec = {.name = name, .hold = request->hold, .flags = flags, .tell = fk_reap_teller};
+    return fk_reap_start(&spec, &request->reap);
+}
+
+static int reap_part(struct flk_request *request, const struct fk_part *part)
+{
+    if (!part->state || (request->how & FK_WITHOUT_REAPING) || fk_reap_is_inside())
+        return 0;
+    int code = request->reap ? 0 : start_reaping(request, part->name, FK_REAP_WAIT);
+    if (code == 0)
+        code = fk_reap_step(request->reap);
+    if (code != -EAGAIN)
+        end_reaping(request);
+    return code < 0 ? code : 0;
+}
+
+/* What dead owners left behind goes before the lock is handed on. */
+static int reap_parts(struct flk_request *request)
+{
+    int code = 0;
+    while (request->reaped < request->hold->n_parts) {
+        code = reap_part(request, &request->hold->parts[request->reaped]);
+        if (code < 0)
+            break;
+        request->reaped++;
+    }
+    return code;
+}
+
+/* What else there is, once a minute, by one that sleeps anyway: an item at a time. */
+static void reap_rest(struct flk_request *request, int64_t now)
+{
+    struct fk_detail detail;
+    if (!request->reap && (now < request->started + LOOK_EVERY || (request->how & FK_WITHOUT_REAPING) || !fk_reap_is_due()))
+        return;
+    fk_error_save(&detail);
+    int code = request->reap ? 0 : start_reaping(request, NULL, FK_REAP_SINGLY);
+    if (code == 0)
+        code = fk_reap_step(request->reap);
+    if (code != -EAGAIN)
+        end_reaping(request);
+    fk_error_restore(&detail);
+}
+
+static int serve_parts(struct flk_request *request)
 {
     int64_t now;
+    int code = step_parts(request, &now);
+    if (code == -EAGAIN)
+        reap_rest(request, now);
+    if (code < 0)
+        return code;
+    end_reaping(request);
+    return make_hold(request, request->ticket.number ? fk_now() : now, &request->hold);
+}
+
+int flk_request_step(struct flk_request *request, struct flk_hold **hold)
+{
     FK_ENTER();
     if (request->generation != fk_registry_generation())
         return fk_fail(-EINVAL, "a forked child can't go on with its parent's request; start one of its own");
-    if (!request->parts)
+    if (!request->parts && !request->hold)
         return fk_fail(-EINVAL, "the request has been served already");
-    int code = step_parts(request, &now);
+    bool goes_on = request->hold;
+    int code = goes_on ? 0 : serve_parts(request);
+    if (goes_on && is_cancelled(request))
+        code = fk_fail(-ECANCELED, "the acquisition was cancelled while it cleaned up what others had left");
     if (code == 0)
-        code = make_hold(request, request->ticket.number ? fk_now() : now, hold);
+        code = reap_parts(request);
+    if (code == 0) {
+        *hold = request->hold;
+        request->hold = NULL;
+    }
     update_epoll(request);
     return code;
 }
@@ -924,6 +1003,8 @@ void flk_request_cancel(struct flk_request *request)
     bool copy = request->generation != fk_registry_generation();
     if (copy)
         request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->deadlock.fd = -1;
+    end_reaping(request);
+    flk_hold_decline(request->hold);
     leave_queue(request);
     for (size_t i = request->n_parts; i-- > 0;) {
         fk_part_end(&request->parts[i], request->id, false, true, copy);
@@ -951,6 +1032,8 @@ static size_t list_events(const struct flk_request *request, struct pollfd *poll
         polls[n++] = (struct pollfd){.fd = request->cancel_fd, .events = POLLIN};
     if (request->watch.fd >= 0)
         polls[n++] = (struct pollfd){.fd = request->watch.fd, .events = POLLIN};
+    if (request->reap && fk_reap_fd(request->reap) >= 0)
+        polls[n++] = (struct pollfd){.fd = fk_reap_fd(request->reap), .events = POLLIN};
     size_t n_slots = request->place == HEAD ? request->n_busy : 0;
     if (n_slots > 0)
         memcpy(polls + n, request->busy, n_slots * sizeof *polls);
@@ -959,7 +1042,10 @@ static size_t list_events(const struct flk_request *request, struct pollfd *poll
 
 static int64_t wake_at(const struct flk_request *request)
 {
-    int64_t at = earlier(earlier(request->deadline, request->next_look), request->next_message);
+    int64_t reap_at = request->reap ? fk_reap_wake_at(request->reap) : FK_NEVER;
+    if (request->hold)
+        return reap_at;
+    int64_t at = earlier(earlier(request->deadline, request->next_look), earlier(request->next_message, reap_at));
     return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
 }
 
@@ -972,8 +1058,8 @@ static int sleep_until_event(struct flk_request *request)
 {
     __attribute__((cleanup(free_polls))) struct pollfd *many = NULL;
     struct pollfd few[8], *polls = few;
-    if (request->n_busy + 2 > sizeof few / sizeof *few)
-        polls = many = malloc((request->n_busy + 2) * sizeof *polls);
+    if (request->n_busy + 3 > sizeof few / sizeof *few)
+        polls = many = malloc((request->n_busy + 3) * sizeof *polls);
     if (!polls)
         return fk_fail(-ENOMEM, "out of memory");
     size_t n = list_events(request, polls);
@@ -1072,9 +1158,9 @@ static void update_epoll(struct flk_request *request)
     for (size_t i = 0; i < request->n_entered; i++)
         epoll_ctl(request->epoll, EPOLL_CTL_DEL, request->entered[i], NULL);
     request->n_entered = 0;
-    if (!request->parts)
+    if (!request->parts && !request->hold)
         return;
-    size_t room = request->n_busy + 2;
+    size_t room = request->n_busy + 3;
     struct pollfd *polls = malloc(room * sizeof *polls);
     int *entered = realloc(request->entered, room * sizeof *entered);
     request->entered = entered ? entered : request->entered;

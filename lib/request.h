@@ -6,6 +6,8 @@
  *   HEAD      has a ticket, nobody is before it; watches the slots that aren't free. Those that are free stay so until there
  *             are enough, since everybody else queues
  *   (served)  slots taken, ticket gone; the next name is a NEWCOMER again
+ *   (reaping) all are served, and what their dead owners left is cleaned up (reap.h) before the hold is handed out. No deadline
+ *             bounds that, cancel_fd does
  *
  * Where a hold of ours covers a name, its row is the one below that hold (nest.h).
  *
@@ -27,6 +29,7 @@
 enum fk_acquire_flags {
     FK_FOR_COMMAND = 1 << 0, /* the hold is a command's: its descendants draw from it */
     FK_WHOLE_ROW = 1 << 1,   /* the row itself is to be changed: -EDEADLK where a hold of ours covers it */
+    FK_WITHOUT_REAPING = 1 << 2, /* leave what its dead owners left */
 };
 int fk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, unsigned flags,
                     int64_t timeout_ms, struct flk_hold **hold);

@@ -419,6 +419,18 @@ int fk_root_path(const char **path)
     return 0;
 }
 
+bool fk_root_peek(char path[PATH_MAX])
+{
+    struct candidate *candidates = malloc(CANDIDATES * sizeof *candidates);
+    bool there = false;
+    if (candidates) {
+        list_candidates(candidates, asked_for);
+        there = make_absolute(candidates[first_usable(candidates)].path, path) == 0 && access(path, F_OK) == 0;
+    }
+    free(candidates);
+    return there;
+}
+
 int fk_root_log_path(char path[PATH_MAX])
 {
     const char *root;

@@ -37,6 +37,8 @@ static inline char *fk_root_join(char *path, const char *root, const char *below
     stpcpy(stpcpy(path, root), below);
     return path;
 }
+/* Would it be there? Makes and checks nothing. */
+bool fk_root_peek(char path[PATH_MAX]);
 /* The same where it was chosen by flk_root_set() or FLOCKCTL_DIR, else NULL: commands must be told of it, or they use another. */
 const char *fk_root_named(void);
 /* Opens path, which must be a directory that satisfies policy: a descriptor or a negative errno. */

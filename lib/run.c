@@ -35,6 +35,7 @@
 #include "helper.h"
 #include "hold.h"
 #include "registry.h"
+#include "run.h"
 
 #define STACK_SIZE (32 * 1024)
 #define DEFAULT_GRACE_MS 10000
@@ -60,7 +61,8 @@ struct start {
     char *argv[4];
     char number[16]; /* of the socket, for argv */
     int fds[3], socket;
-    size_t n_slots;
+    size_t n_slots; /* slots of the hold, and lock */
+    int lock; /* see run.h; -1: none */
     const char *failed; /* what could not be done; NULL: nothing */
     int failure; /* errno */
     int failed_fd;
@@ -178,9 +180,9 @@ static size_t size_of_start(size_t n_slots)
 }
 
 /* MAP_SHARED: Valgrind makes a fork of our clones, which would keep to itself what it tells us here. */
-static struct start *new_start(const struct flk_run_spec *spec, const char *tool, int socket)
+static struct start *new_start(const struct flk_run_spec *spec, int lock, const char *tool, int socket)
 {
-    size_t n_slots = spec->hold ? fk_hold_count_slots(spec->hold) : 0;
+    size_t n_slots = (spec->hold ? fk_hold_count_slots(spec->hold) : 0) + (lock >= 0);
     struct start *start = mmap(NULL, size_of_start(n_slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) {
         fk_fail_errno(-errno, "can't start a process");
@@ -197,6 +199,9 @@ static struct start *new_start(const struct flk_run_spec *spec, const char *tool
     start->n_slots = n_slots;
     if (spec->hold)
         fk_hold_list_slots(spec->hold, start->slots);
+    start->lock = lock;
+    if (lock >= 0)
+        start->slots[n_slots - 1] = lock;
     return start;
 }
 
@@ -300,15 +305,18 @@ static int make_environment(const struct flk_run_spec *spec, const struct start 
 {
     char *const *base = spec->envp ? (char *const *)spec->envp : environ;
     bool detached = spec->flags & FLK_RUN_DETACH;
-    return spec->hold ? fk_hold_environ(spec->hold, base, detached ? NULL : start->slots, envp) : 0;
+    if (!spec->hold)
+        return 0;
+    return start->lock >= 0 ? fk_hold_environ_held(spec->hold, base, start->slots, envp)
+                            : fk_hold_environ(spec->hold, base, detached ? NULL : start->slots, envp);
 }
 
-static int start_with(struct flk_run *run, const struct flk_run_spec *spec, int helper)
+static int start_with(struct flk_run *run, const struct flk_run_spec *spec, int lock, int helper)
 {
     bool lost = false;
     char **envp = NULL;
     struct fk_helper_order order = {.spec = translate(spec)};
-    struct start *start = new_start(spec, run->tool, helper);
+    struct start *start = new_start(spec, lock, run->tool, helper);
     if (!start)
         return -ENOMEM;
     int code = start_helper(start, &order.mask, &lost);
@@ -326,11 +334,11 @@ static int start_with(struct flk_run *run, const struct flk_run_spec *spec, int 
     return code;
 }
 
-static int start_with_hold(struct flk_run *run, const struct flk_run_spec *spec, int helper)
+static int start_with_hold(struct flk_run *run, const struct flk_run_spec *spec, int lock, int helper)
 {
     int code = fk_hold_hand(spec->hold, &run->handed);
     if (code == 0) {
-        code = start_with(run, spec, helper);
+        code = start_with(run, spec, lock, helper);
         if (code < 0)
             fk_handed_end(run->handed);
     }
@@ -339,22 +347,27 @@ static int start_with_hold(struct flk_run *run, const struct flk_run_spec *spec,
 
 /* ---- the public calls ---- */
 
-int flk_run_start(const struct flk_run_spec *spec, struct flk_run **run)
+int fk_run_start_cleanup(const struct flk_run_spec *spec, int lock, struct flk_run **run)
 {
     FK_CLOSE_FD int helper = -1;
     struct flk_run *made = NULL;
-    FK_ENTER();
     int code = check_spec(spec);
     if (code == 0)
         code = new_run(&made, &helper);
     if (code < 0)
         return code;
-    code = spec->hold ? start_with_hold(made, spec, helper) : start_with(made, spec, helper);
+    code = spec->hold ? start_with_hold(made, spec, lock, helper) : start_with(made, spec, lock, helper);
     if (code < 0)
         release_run(made);
     else
         *run = made;
     return code;
+}
+
+int flk_run_start(const struct flk_run_spec *spec, struct flk_run **run)
+{
+    FK_ENTER();
+    return fk_run_start_cleanup(spec, -1, run);
 }
 
 int flk_run_fd(const struct flk_run *run)

@@ -75,7 +75,7 @@ static void keep_own(struct own *own, const char *id, int fd)
 }
 
 /* After the file has gone: nobody may take it for one whose owner has died. */
-static void forget_own(const char *id)
+void fk_state_forget(const char *id)
 {
     pthread_mutex_lock(&lock);
     struct own *own = find_own(id);
@@ -639,7 +639,7 @@ int fk_state_owner_around(const char *variable, struct fk_owner *owner, const ch
 int fk_state_walk_begin(struct fk_state_walk *walk, const char *only)
 {
     *walk = (struct fk_state_walk){.only = only, .directory = -1};
-    int code = only ? fk_row_check_name(only) : 0;
+    int code = only && *only ? fk_row_check_name(only) : 0;
     if (code < 0)
         return code;
     FK_CLOSE_FD int root = open_root();
@@ -673,13 +673,12 @@ static int open_items(struct fk_state_walk *walk, const char *name)
     return 1;
 }
 
-/* 1: the next directory is open; 0: there is none. */
-static int open_next(struct fk_state_walk *walk)
+int fk_state_walk_directory(struct fk_state_walk *walk)
 {
     int code = 0;
     close_items(walk);
     if (walk->step++ == 0)
-        code = open_items(walk, walk->only);
+        code = open_items(walk, walk->only && *walk->only ? walk->only : NULL);
     while (code == 0 && walk->rows) {
         struct dirent *entry = readdir(walk->rows);
         if (!entry)
@@ -692,19 +691,15 @@ static int open_next(struct fk_state_walk *walk)
     return code;
 }
 
-int fk_state_walk_next(struct fk_state_walk *walk)
+const char *fk_state_walk_entry(struct fk_state_walk *walk)
 {
-    for (;;) {
-        struct dirent *entry = walk->items ? readdir(walk->items) : NULL;
-        int code = entry ? 1 : open_next(walk);
-        if (code <= 0)
-            return code;
-        if (!entry || strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-            strlen(entry->d_name) >= 5 + FLK_ID_SIZE)
-            continue;
-        walk->entry = entry->d_name;
-        return 1;
+    struct dirent *entry;
+    while ((entry = readdir(walk->items))) {
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strlen(name) < 5 + FLK_ID_SIZE)
+            return name;
     }
+    return NULL;
 }
 
 void fk_state_walk_end(struct fk_state_walk *walk)
@@ -730,24 +725,25 @@ static bool is_locked(int fd, bool *cleaning)
     return locked;
 }
 
-static int show_item(const struct fk_state_walk *walk, int (*each)(const struct flk_state *state, void *data), void *data)
+static int show_item(const struct fk_state_walk *walk, const char *id,
+                     int (*each)(const struct flk_state *state, void *data), void *data)
 {
     struct fk_item item;
-    struct flk_state state = {.id = walk->entry, .name = walk->name, .label = "", .command = "", .alive = 1};
+    struct flk_state state = {.id = id, .name = walk->name, .label = "", .command = "", .alive = 1};
     static const char *const none[] = {NULL};
     bool cleaning = false;
     state.paths = none;
-    FK_CLOSE_FD int fd = fk_fd_open(walk->directory, walk->entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    FK_CLOSE_FD int fd = fk_fd_open(walk->directory, id, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd == -ENOENT)
         return 0;
     int code = fd < 0 ? fd : fk_item_read(fd, true, &item);
     if (code < 0) {
-        fk_item_complain(walk->name, walk->entry, code);
+        fk_item_complain(walk->name, id, code);
         state.problem = flk_error_detail();
         state.reason = "its owner isn't known";
         return each(&state, data);
     }
-    bool own = fk_state_own_fd(walk->entry) >= 0, locked = own || is_locked(fd, &cleaning);
+    bool own = fk_state_own_fd(id) >= 0, locked = own || is_locked(fd, &cleaning);
     state.alive = fk_item_judge(&item, locked && !cleaning, 0, &state.reason) != FK_DEAD;
     state.cleaning = cleaning;
     state.name = item.name;
@@ -769,8 +765,11 @@ int flk_state_list(const char *name, int (*each)(const struct flk_state *state, 
     struct fk_state_walk walk;
     FK_ENTER();
     int code = fk_state_walk_begin(&walk, name);
-    while (code == 0 && (code = fk_state_walk_next(&walk)) > 0)
-        code = walk.entry[0] == '.' ? 0 : show_item(&walk, each, data);
+    while (code == 0 && (code = fk_state_walk_directory(&walk)) > 0) {
+        code = 0;
+        for (const char *id; code == 0 && (id = fk_state_walk_entry(&walk));)
+            code = id[0] == '.' ? 0 : show_item(&walk, id, each, data);
+    }
     fk_state_walk_end(&walk);
     return code;
 }
@@ -794,7 +793,7 @@ int flk_state_drop(const char *id)
     if (code < 0)
         return code;
     code = fk_state_walk_begin(&walk, NULL);
-    while (code == 0 && !done && (code = open_next(&walk)) > 0) {
+    while (code == 0 && !done && (code = fk_state_walk_directory(&walk)) > 0) {
         done = unlinkat(walk.directory, id, 0) == 0;
         code = done || errno == ENOENT ? 0 : fk_fail_errno(-errno, "can't drop %s", id);
         if (done && walk.name)
@@ -802,7 +801,7 @@ int flk_state_drop(const char *id)
     }
     fk_state_walk_end(&walk);
     if (done)
-        forget_own(id);
+        fk_state_forget(id);
     return code < 0 ? code : done ? 0 : fk_fail(-ENOENT, "there is no state %s; it has been dropped or cleaned up", id);
 }
 
@@ -834,6 +833,22 @@ int fk_state_keep(int directory)
 {
     FK_CLOSE_FD int root = open_root();
     return root < 0 ? root : fk_state_move(directory, root);
+}
+
+bool fk_state_is_marked(const struct fk_row *row)
+{
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE];
+    return fk_latch_read(row->latch, &latch, record) == 0 && latch.state;
+}
+
+bool fk_state_has_nameless(void)
+{
+    char path[PATH_MAX];
+    if (!fk_root_peek(path))
+        return false;
+    strcat(path, "/state");
+    return access(path, F_OK) == 0;
 }
 
 void fk_state_tidy(const char *name)

@@ -38,6 +38,8 @@
 #include "flockctl.h"
 #include "owner.h"
 
+struct fk_row;
+
 #define FK_STATE_LIMIT_MS 30000
 /* The flockctl around a command, for those below that register something: FLOCKCTL_OWNER=OWNER@NAME, as fk_owner_format(); NAME
  * is the first of those that it holds, or empty. */
@@ -53,6 +55,8 @@ int fk_state_add(const struct flk_state_spec *spec, const struct fk_owner *owner
 int fk_state_owner_around(const char *variable, struct fk_owner *owner, const char **name);
 /* The descriptor by which this process has its own item's lock; -1: it isn't one of ours. */
 int fk_state_own_fd(const char *id);
+/* The item has gone: lets go of it, where it is one of ours. */
+void fk_state_forget(const char *id);
 void fk_state_after_fork_child(void);
 
 /* ---- one item ---- */
@@ -82,17 +86,18 @@ int fk_item_complain(const char *name, const char *id, int code);
 
 /* Goes through the directories one after the other. An item's file may be gone by the time it is opened. */
 struct fk_state_walk {
-    const char *only;  /* the items of that name; NULL: all */
+    const char *only;  /* the items of that name, "": of none; NULL: all */
     const char *name;  /* of the current one; NULL: it has none */
-    const char *entry; /* its file in directory: an id or .tmp.ID */
-    int directory;
+    int directory;     /* that is open */
     DIR *items, *rows;
     int step;
     char row[FLK_NAME_MAX + 1];
 };
 int fk_state_walk_begin(struct fk_state_walk *walk, const char *only);
-/* 1: there is one; 0: no more; or an error. */
-int fk_state_walk_next(struct fk_state_walk *walk);
+/* On to the next directory. 1: it is open; 0: there is none; or an error. */
+int fk_state_walk_directory(struct fk_state_walk *walk);
+/* The next file of the one that is open, an id or .tmp.ID; NULL: no more. */
+const char *fk_state_walk_entry(struct fk_state_walk *walk);
 void fk_state_walk_end(struct fk_state_walk *walk);
 
 /* ---- rows ---- */
@@ -101,6 +106,10 @@ void fk_state_walk_end(struct fk_state_walk *walk);
 int fk_state_move(int from, int to);
 /* The same to $ROOT/state, where it is kept without the name: in a section of the row, or when nobody can use that any more. */
 int fk_state_keep(int directory);
+/* What the latch says. */
+bool fk_state_is_marked(const struct fk_row *row);
+/* Has anybody ever registered something that belongs to no name? Doesn't make the lock directory. */
+bool fk_state_has_nameless(void);
 /* Takes the latch's mark back if there is nothing left. Best effort. */
 void fk_state_tidy(const char *name);
 

@@ -76,9 +76,11 @@ tests_cli = \
 	tests/cli/order.t \
 	tests/cli/podman.t \
 	tests/cli/pool.t \
+	tests/cli/reap.t \
 	tests/cli/run.t \
 	tests/cli/shell.t \
 	tests/cli/signals.t \
+	tests/cli/state.t \
 	tests/cli/status.t \
 	tests/cli/terminal.t \
 	tests/cli/timeout.t \

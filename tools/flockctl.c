@@ -10,13 +10,16 @@
 
 #include "cleanup.h"
 #include "exit_status.h"
+#include "helper.h"
 #include "message.h"
+#include "reap.h"
 #include "signals.h"
+#include "states.h"
 #include "verbs.h"
 
 const struct verb *const verbs[] = {
     &verb_acquire, &verb_run,     &verb_define, &verb_resize, &verb_remove, &verb_path,    &verb_dir,
-    &verb_status,  &verb_holders, &verb_evict,  &verb_log,    &verb_state,  &verb_id,
+    &verb_status,  &verb_holders, &verb_evict,  &verb_log,    &verb_state,  &verb_reap,  &verb_id,
     &verb_help,    &verb_version, NULL,
 };
 
@@ -164,6 +167,9 @@ int main(int argc, char **argv)
     if (fcntl(STDIN_FILENO, F_GETFD) < 0 || fcntl(STDOUT_FILENO, F_GETFD) < 0 || fcntl(STDERR_FILENO, F_GETFD) < 0)
         open_standard_files();
     signals_survive_size_limit();
+    fk_helper_is_this_program();
+    fk_reap_output = STDERR_FILENO;
+    fk_reap_teller = states_tell;
     int at = options_parse_global(argc, argv, &options);
     if (at < 0)
         return EXIT_OURS;

@@ -16,6 +16,7 @@
 #include "fd.h"
 #include "message.h"
 #include "probe.h"
+#include "reap.h"
 #include "report.h"
 #include "state.h"
 #include "supervise.h"
@@ -396,6 +397,13 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
     return EXIT_TIMED_OUT;
 }
 
+/* What has been registered for us below the command. What fails stays, for others. */
+static void clean_up(struct flk_hold *hold)
+{
+    if (fk_reap_own(hold) < 0)
+        complain("%s", flk_error_detail());
+}
+
 /* The lock goes on when the whole tree has ended and what it has printed is written. From then on there is nothing to be lost by
  * a signal that ends us. */
 static int supervise(struct job *job, char *const *environment, const sigset_t *mask, struct flk_hold *hold)
@@ -406,6 +414,7 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     struct copies copies;
     int64_t started_ms = wall_ms();
     int failed = start_and_wait(job, &spec, &copies, &result);
+    clean_up(hold);
     if (failed) {
         cleanup_forget(&job->cleanup);
         flk_hold_decline(hold);

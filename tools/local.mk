@@ -29,6 +29,7 @@ tools_flockctl_SOURCES = \
 	tools/verb_id.c \
 	tools/verb_log.c \
 	tools/verb_path.c \
+	tools/verb_reap.c \
 	tools/verb_remove.c \
 	tools/verb_resize.c \
 	tools/verb_run.c \

@@ -3,8 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "json.h"
+#include "message.h"
 
 const char *states_word(const struct flk_state *state)
 {
@@ -66,4 +68,33 @@ void states_put_json(const struct flk_state *state)
     put_time("since", state->since_ms);
     put_time("retry", state->retry_ms);
     put_text("problem", state->problem);
+}
+
+void states_tell(const struct flk_state *state, enum fk_reap_result result, const char *detail, void *data)
+{
+    char purpose[512];
+    (void)data;
+    states_purpose(state, purpose, sizeof purpose);
+    switch (result) {
+    case FK_REAP_CLEANED:
+        if (state->owner == getpid())
+            chat("cleaned up: %s", purpose);
+        else
+            say("cleaned up what pid %d has left: %s", (int)state->owner, purpose);
+        break;
+    case FK_REAP_FAILED:
+        complain("cleaning up %s, which pid %d left, has failed %u time%s: %s (%s); flockctl state drop %s gives it up",
+                 state->id, (int)state->owner, state->failures, state->failures == 1 ? "" : "s", detail, purpose, state->id);
+        break;
+    case FK_REAP_DAMAGED:
+        complain("%s", detail);
+        break;
+    case FK_REAP_ALIVE:
+    case FK_REAP_BUSY:
+    case FK_REAP_LATER:
+        chat("%s of pid %d is left: %s (%s)", state->id, (int)state->owner, detail, purpose);
+        break;
+    case FK_REAP_WOULD:
+        break;
+    }
 }
