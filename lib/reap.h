@@ -68,8 +68,9 @@ int64_t fk_reap_wake_at(const struct fk_reap *reap);
 /* What runs is killed; its item stays. NULL is fine. */
 void fk_reap_end(struct fk_reap *reap);
 
-/* What has been registered for this process, and belongs to the hold's names (NULL: to none): at its end. -errno: not all of it
- * could be seen to. */
+/* What has been registered for this process, and belongs to the hold's names (NULL: to none): at its end, before it lets go. What it
+ * registers itself (flk_state_add()) before a command starts is among it: if it is killed, whoever reaps first does the
+ * same, before the names go on. What fails is told and kept. -errno: not all of it could be seen to. */
 int fk_reap_own(struct flk_hold *hold);
 
 /* All of that; cancel_fd (-1: none) readable: -ECANCELED. */
