@@ -115,10 +115,19 @@ int fk_fd_keep_pair(int code, int fds[2])
     return code;
 }
 
-int fk_fd_open(int directory, const char *path, int flags, mode_t mode)
+bool (*_Atomic fk_fd_relief)(void);
+
+static int open_once(int directory, const char *path, int flags, mode_t mode)
 {
     fk_fd_enter();
     return fk_fd_keep(openat(directory, path, flags | O_CLOEXEC, mode));
+}
+
+int fk_fd_open(int directory, const char *path, int flags, mode_t mode)
+{
+    int fd = open_once(directory, path, flags, mode);
+    bool (*relief)(void) = fd == -EMFILE || fd == -ENFILE ? fk_fd_relief : NULL;
+    return relief && relief() ? open_once(directory, path, flags, mode) : fd;
 }
 
 int fk_fd_open_output(const char *path, int flags)

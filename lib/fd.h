@@ -14,6 +14,7 @@
 #define FK_FD_H
 
 #include <dirent.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/types.h>
@@ -23,6 +24,9 @@ int fk_fd_keep(int fd); /* fd of the call just made, or -1: -errno. Ends what fk
 int fk_fd_keep_pair(int code, int fds[2]); /* the same for a call that makes two and gave code; 0 or -errno */
 
 int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -errno */
+/* Set by the registry: closes what is kept open only because it may be used again, and says whether that was anything. A host
+ * that has used up its limit meanwhile goes before what we like to keep. */
+extern bool (*_Atomic fk_fd_relief)(void);
 /* To write to a file that the user has named; flags beside O_WRONLY. Never hangs: -ENXIO says that it is a FIFO without a reader. */
 int fk_fd_open_output(const char *path, int flags);
 void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */

@@ -116,6 +116,8 @@ static void after_fork_child(void)
     forget_parent();
 }
 
+static bool close_idle(void);
+
 static void set_up(void)
 {
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
@@ -124,6 +126,7 @@ static void set_up(void)
     bool wiped = page != MAP_FAILED && madvise(page, size, MADV_WIPEONFORK) == 0;
     if (wiped)
         *(uint64_t *)page = 1;
+    fk_fd_relief = close_idle;
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     if (wiped)
         atomic_store(&wiped_in_child, page);
@@ -277,6 +280,17 @@ static void evict(unsigned descriptors, struct garbage *garbage)
         row->references = 0;
         discard(row, garbage);
     }
+}
+
+static bool close_idle(void)
+{
+    struct garbage garbage = GARBAGE(garbage);
+    pthread_mutex_lock(&lock);
+    evict(0, &garbage);
+    pthread_mutex_unlock(&lock);
+    bool any = garbage.rows != NULL;
+    empty(&garbage);
+    return any;
 }
 
 static void drop(struct fk_row *row, struct garbage *garbage)

@@ -12,6 +12,7 @@ tests_unit = \
 	tests/unit/digest \
 	tests/unit/dlopen \
 	tests/unit/error \
+	tests/unit/faults \
 	tests/unit/fd \
 	tests/unit/hold \
 	tests/unit/host \
@@ -104,6 +105,7 @@ tests_stress = \
 	tests/stress/queue \
 	tests/stress/tryonce
 
+tests_unit_faults_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=clock_gettime
 tests_unit_host_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=fk_queue_enter
 
 # It loads the shared library itself.
