@@ -37,7 +37,7 @@ AC_DEFUN([FLK_SANITIZE],
         [AC_MSG_RESULT([no])
         AC_MSG_ERROR([--enable-sanitize=$1: $CC can't link with it; is its runtime library installed?])])
     CFLAGS=$flk_save_CFLAGS
-    FLK_CFLAGS="$FLK_CFLAGS $flk_sanitize"
+    FLK_CFLAGS="$FLK_CFLAGS $flk_sanitize -DFK_SANITIZED"
     FLK_LDFLAGS="$FLK_LDFLAGS $flk_sanitize"])
 ])
 

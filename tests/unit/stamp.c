@@ -208,7 +208,7 @@ int main(void)
 {
     tap_deadline(60);
     test_root();
-    const char *x = strdup(test_path("x"));
+    char *x = strdup(test_path("x"));
     without_key(x);
     with_key(x);
     identity(x);
@@ -216,5 +216,6 @@ int main(void)
     age(x);
     use(x);
     names();
+    free(x);
     return done_testing();
 }
