@@ -32,6 +32,8 @@ struct fk_copy_file {
     uint64_t limit, left; /* limit 0: none */
     bool full, splices;
     int failure, show_failure; /* negative errno */
+    char *kept; /* the last keep bytes, NULL: none are */
+    size_t keep, n_kept;
     pthread_mutex_t lock; /* of all that stands above, and of the descriptor's offset */
     _Atomic bool wanted; /* neither full nor failed */
 };
@@ -83,9 +85,25 @@ static void set_failure(struct fk_copy_file *file, int code)
     file->wanted = false;
 }
 
+static void keep_bytes(struct fk_copy_file *file, const char *bytes, size_t size)
+{
+    if (!file->kept)
+        return;
+    if (size > file->keep) {
+        bytes += size - file->keep;
+        size = file->keep;
+    }
+    size_t stays = file->n_kept + size > file->keep ? file->keep - size : file->n_kept;
+    memmove(file->kept, file->kept + file->n_kept - stays, stays);
+    memcpy(file->kept + stays, bytes, size);
+    file->n_kept = stays + size;
+}
+
 static void write_to_file(struct fk_copy_file *file, const char *bytes, size_t size)
 {
     int code;
+    if (file->fd < 0)
+        return;
     file->left -= write_all(file->fd, bytes, size, &code);
     if (code < 0)
         set_failure(file, code);
@@ -116,6 +134,7 @@ static size_t allow(const struct fk_copy_file *file, size_t size)
 static void put_bytes(struct fk_copy_file *file, const char *bytes, size_t size)
 {
     pthread_mutex_lock(&file->lock);
+    keep_bytes(file, bytes, size);
     size_t allowed = allow(file, size);
     write_to_file(file, bytes, allowed);
     if (allowed < size && file->wanted)
@@ -155,6 +174,7 @@ static void move_to_file(struct fk_copy *copy, size_t size)
             continue;
         if (got <= 0)
             break; /* can't be: nobody else reads */
+        keep_bytes(file, copy->buffer, (size_t)got);
         if (file->wanted && done < allowed)
             write_to_file(file, copy->buffer, (size_t)got < allowed - done ? (size_t)got : allowed - done);
         done += (size_t)got;
@@ -286,16 +306,47 @@ static int fail_open(const char *path, int code)
                    strerrordesc_np(-code));
 }
 
-int fk_copy_file_open(const char *path, uint64_t limit, struct fk_copy_file **file)
+static struct fk_copy_file *new_file(const char *path)
 {
     struct fk_copy_file *fresh = calloc(1, sizeof *fresh);
     if (!fresh || !(fresh->path = strdup(path))) {
         free(fresh);
-        return fk_fail(-ENOMEM, "no memory for the copy of the output in %s", path);
+        fk_fail(-ENOMEM, "no memory for the copy of the output in %s", path);
+        return NULL;
     }
-    fresh->limit = fresh->left = limit;
-    fresh->splices = fresh->wanted = true;
+    fresh->fd = -1;
+    fresh->wanted = true;
     pthread_mutex_init(&fresh->lock, NULL);
+    return fresh;
+}
+
+int fk_copy_file_none(struct fk_copy_file **file)
+{
+    *file = new_file("memory");
+    return *file ? 0 : -ENOMEM;
+}
+
+int fk_copy_file_keep(struct fk_copy_file *file, size_t size)
+{
+    file->kept = malloc(size);
+    file->keep = size;
+    file->splices = false;
+    return file->kept ? 0 : fk_fail(-ENOMEM, "no memory for the last of what is printed");
+}
+
+size_t fk_copy_file_kept(const struct fk_copy_file *file, const char **bytes)
+{
+    *bytes = file->kept;
+    return file->n_kept;
+}
+
+int fk_copy_file_open(const char *path, uint64_t limit, struct fk_copy_file **file)
+{
+    struct fk_copy_file *fresh = new_file(path);
+    if (!fresh)
+        return -ENOMEM;
+    fresh->limit = fresh->left = limit;
+    fresh->splices = true;
     fresh->fd = fk_fd_open_output(path, O_TRUNC);
     if (fresh->fd < 0) {
         int code = fresh->fd;
@@ -313,7 +364,7 @@ static int complain_of_failures(const struct fk_copy_file *file)
             file->failure, "the copy of the output in %s isn't whole: %s%s", file->path,
             strerrordesc_np(-file->failure),
             file->failure == -ENOSPC || file->failure == -EDQUOT ? "; free some space there, and run it again" : "");
-    if (file->show_failure)
+    if (file->show_failure && file->fd >= 0)
         return fk_fail(file->show_failure, "the output can't be shown where it should: %s; all of it is in %s",
                        strerrordesc_np(-file->show_failure), file->path);
     return 0;
@@ -323,11 +374,14 @@ int fk_copy_file_close(struct fk_copy_file *file)
 {
     if (!file)
         return 0;
-    fk_fd_disown(file->fd);
-    if (file->fd >= 0 && close(file->fd) < 0 && file->failure == 0) /* NFS tells of a full disk only here */
-        file->failure = -errno;
+    if (file->fd >= 0) {
+        fk_fd_disown(file->fd);
+        if (close(file->fd) < 0 && file->failure == 0) /* NFS tells of a full disk only here */
+            file->failure = -errno;
+    }
     int code = complain_of_failures(file);
     pthread_mutex_destroy(&file->lock);
+    free(file->kept);
     free(file->path);
     free(file);
     return code;
@@ -373,7 +427,7 @@ static struct fk_copy *new_copy(struct fk_copy_file *file, int shown)
     if (!copy)
         return NULL;
     *copy = (struct fk_copy){.file = file, .pipe = -1, .shown = shown, .stop = -1};
-    copy->shown_is_pipe = shown >= 0 && fstat(shown, &status) == 0 && S_ISFIFO(status.st_mode);
+    copy->shown_is_pipe = shown >= 0 && !file->kept && fstat(shown, &status) == 0 && S_ISFIFO(status.st_mode);
     copy->buffer = malloc(BUFFER_SIZE);
     if (copy->buffer)
         return copy;

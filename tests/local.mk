@@ -74,6 +74,7 @@ tests_cli = \
 	tests/cli/messages.t \
 	tests/cli/nest.t \
 	tests/cli/nest_proof.t \
+	tests/cli/once.t \
 	tests/cli/order.t \
 	tests/cli/podman.t \
 	tests/cli/pool.t \

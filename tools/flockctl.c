@@ -18,9 +18,9 @@
 #include "verbs.h"
 
 const struct verb *const verbs[] = {
-    &verb_acquire, &verb_run,     &verb_define, &verb_resize, &verb_remove, &verb_path,    &verb_dir,
-    &verb_status,  &verb_holders, &verb_evict,  &verb_log,    &verb_state,  &verb_reap,  &verb_id,
-    &verb_help,    &verb_version, NULL,
+    &verb_acquire, &verb_run,  &verb_once,   &verb_define,  &verb_resize,  &verb_remove,
+    &verb_path,    &verb_dir,  &verb_status, &verb_holders, &verb_evict,   &verb_log,
+    &verb_state,   &verb_reap, &verb_id,     &verb_help,    &verb_version, NULL,
 };
 
 const struct verb *find_verb(const char *name)
@@ -125,8 +125,7 @@ static int refuse_verb(int argc, char **argv, const char *word)
     return EXIT_OURS;
 }
 
-/* Chooses the lock directory before anything is done, so that what is wrong with it is said first. */
-static int prepare_root(const struct options *options)
+int prepare_root(const struct options *options)
 {
     char *path;
     int code = options->dir ? flk_root_set(options->dir) : 0;

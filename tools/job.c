@@ -2,6 +2,7 @@
 #include "job.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "copy.h"
 #include "deadline.h"
+#include "error.h"
 #include "exit_status.h"
 #include "fd.h"
 #include "message.h"
@@ -144,7 +146,9 @@ struct copies {
     struct fk_copy_file *files[2];
     struct fk_copy *streams[2];
     int ends[2]; /* the command's stdout and stderr; -1: ours */
+    int null;    /* its stdin; -1: ours */
     bool one_pipe; /* ends[0] is for both */
+    bool both_to_err; /* ends[1] is */
 };
 
 /* Through one pipe what a command prints stays in its order. */
@@ -155,24 +159,41 @@ static bool are_shown_in_one_place(void)
            out.st_ino == err.st_ino;
 }
 
-static int start_copy(struct copies *copies, size_t stream, struct fk_copy_file *file)
+static int start_copy(struct copies *copies, size_t stream, int shown, struct fk_copy_file *file)
 {
-    return file ? fk_copy_start(file, (int)stream + 1, &copies->streams[stream], &copies->ends[stream]) : 0;
+    return file ? fk_copy_start(file, shown, &copies->streams[stream], &copies->ends[stream]) : 0;
 }
 
-static int start_copies(struct copies *copies, const struct options *options)
+/* What a builder prints to stderr is kept for those who wait for it. */
+static int keep_last(struct copies *copies, bool one)
 {
+    struct fk_copy_file **file = &copies->files[one ? 0 : 1];
+    int code = *file ? 0 : fk_copy_file_none(file);
+    copies->null = fk_fd_open(AT_FDCWD, "/dev/null", O_RDONLY, 0);
+    if (code == 0 && copies->null < 0)
+        code = fk_fail_errno(copies->null, "can't open /dev/null");
+    return code < 0 ? code : fk_copy_file_keep(*file, JOB_SAID_MAX);
+}
+
+static int start_copies(struct copies *copies, const struct job *job)
+{
+    const struct options *options = job->options;
     const char *paths[] = {options->output ? options->output : options->out, options->err};
-    *copies = (struct copies){.ends = {-1, -1}};
+    int shown = job->build && job->build->shows_on_stderr ? STDERR_FILENO : STDOUT_FILENO;
+    *copies = (struct copies){.ends = {-1, -1}, .null = -1};
     bool one = options->output || (paths[0] && paths[1] && strcmp(paths[0], paths[1]) == 0);
     int code = paths[0] ? fk_copy_file_open(paths[0], options->output_limit, &copies->files[0]) : 0;
     if (code == 0 && paths[1] && !one)
         code = fk_copy_file_open(paths[1], options->output_limit, &copies->files[1]);
+    if (code == 0 && job->build)
+        code = keep_last(copies, one);
     if (code == 0)
-        code = start_copy(copies, 0, copies->files[0]);
-    copies->one_pipe = one && are_shown_in_one_place();
+        code = start_copy(copies, 0, shown, copies->files[0]);
+    copies->one_pipe = one && (shown == STDERR_FILENO || are_shown_in_one_place());
     if (code == 0 && !copies->one_pipe)
-        code = start_copy(copies, 1, copies->files[one ? 0 : 1]);
+        code = start_copy(copies, 1, STDERR_FILENO, copies->files[one ? 0 : 1]);
+    if (shown == STDERR_FILENO && copies->ends[0] < 0)
+        copies->both_to_err = true;
     return code;
 }
 
@@ -186,11 +207,23 @@ static void wait_for_copies(struct copies *copies)
         fk_copy_wait(copies->streams[i], fk_deadline_left_ms(until));
 }
 
+static void take_last_words(const struct copies *copies, struct job_build *build)
+{
+    const struct fk_copy_file *file = copies->files[1] ? copies->files[1] : copies->files[0];
+    const char *bytes;
+    if (!build || !file)
+        return;
+    build->length = fk_copy_file_kept(file, &bytes);
+    memcpy(build->said, bytes, build->length);
+}
+
 /* A copy that couldn't be written changes nothing for the command. */
-static void finish_copies(struct copies *copies)
+static void finish_copies(struct copies *copies, struct job_build *build)
 {
     for (size_t i = 0; i < 2; i++)
         fk_copy_finish(copies->streams[i]);
+    take_last_words(copies, build);
+    fk_fd_close(&copies->null);
     for (size_t i = 0; i < 2; i++)
         if (fk_copy_file_close(copies->files[i]) < 0)
             complain("%s", flk_error_detail());
@@ -280,6 +313,13 @@ static int export_root(const struct options *options)
     return code;
 }
 
+/* NULL: there is none; an output's lock has only the output's path. */
+static const char *name_of(const struct flk_hold *hold)
+{
+    const char *name = hold ? flk_hold_name(hold, 0) : NULL;
+    return name && name[0] != '/' ? name : NULL;
+}
+
 /* So that what registers a cleanup below us can say whose it is. */
 static int export_owner(const struct flk_hold *hold)
 {
@@ -289,7 +329,7 @@ static int export_owner(const struct flk_hold *hold)
     if (code < 0)
         return code;
     fk_owner_format(self, ',', owner);
-    snprintf(text, sizeof text, "%s@%s", owner, hold ? flk_hold_name(hold, 0) : "");
+    snprintf(text, sizeof text, "%s@%s", owner, name_of(hold) ? name_of(hold) : "");
     setenv(FK_STATE_OWNER_VARIABLE, text, 1);
     return 0;
 }
@@ -334,13 +374,19 @@ static int status_of(const struct fk_supervise_result *result)
 }
 
 /* Of the signals that people end things with we die too, so that a loop around us stops as it would without us. */
-static int exit_as(const struct fk_supervise_result *result, int status)
+static int exit_as(struct job *job, const struct fk_supervise_result *result, int status)
 {
     int number = WIFSIGNALED(result->status) && !result->timed_out ? WTERMSIG(result->status) : 0;
     if (result->interrupted) /* who ended us while we ended stragglers wants the loop to end, too */
         number = result->interrupted;
-    if (number == SIGINT || number == SIGQUIT || number == SIGTERM || number == SIGHUP)
+    if (number != SIGINT && number != SIGQUIT && number != SIGTERM && number != SIGHUP)
+        number = 0;
+    if (number && !job->build)
         signals_die_of(number);
+    if (job->build) {
+        job->build->signal = number;
+        job->build->interrupted = result->signalled || result->interrupted;
+    }
     return status;
 }
 
@@ -383,8 +429,10 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
                           struct fk_supervise_result *result)
 {
     bool at_exec = false, in_time = true;
-    int code = start_copies(copies, job->options);
-    memcpy(spec->stdio, (int[]){-1, copies->ends[0], copies->ends[copies->one_pipe ? 0 : 1]}, sizeof spec->stdio);
+    int code = start_copies(copies, job);
+    memcpy(spec->stdio,
+           (int[]){copies->null, copies->ends[copies->both_to_err ? 1 : 0], copies->ends[copies->one_pipe ? 0 : 1]},
+           sizeof spec->stdio);
     if (code == 0)
         in_time = choose_limit(job, &spec->limit_ms);
     if (code == 0 && in_time)
@@ -417,8 +465,9 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     clean_up(hold);
     if (failed) {
         cleanup_forget(&job->cleanup);
-        flk_hold_decline(hold);
-        finish_copies(&copies);
+        if (!job->build)
+            flk_hold_decline(hold);
+        finish_copies(&copies, job->build);
         return failed;
     }
     int status = status_of(&result);
@@ -427,12 +476,14 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     int caught = cleanup_run(&job->cleanup, mask);
     if (!result.interrupted)
         result.interrupted = caught;
-    flk_hold_release(hold);
-    sigprocmask(SIG_SETMASK, mask, NULL);
-    finish_copies(&copies);
+    if (!job->build) {
+        flk_hold_release(hold);
+        sigprocmask(SIG_SETMASK, mask, NULL);
+    }
+    finish_copies(&copies, job->build);
     if (job->report >= 0)
         report_write(&report, job->report, job->options->report, job->command, started_ms, status, &result);
-    return exit_as(&result, status);
+    return exit_as(job, &result, status);
 }
 
 /* The command gets back what we were started with. */
@@ -510,7 +561,7 @@ static int prepare_cleanup(struct job *job, struct flk_hold *hold, char ***envir
     if (code == 0)
         code = make_environment(job, hold, environment);
     if (code == 0)
-        code = cleanup_register(&job->cleanup, job->options, hold ? flk_hold_name(hold, 0) : NULL, *environment);
+        code = cleanup_register(&job->cleanup, job->options, name_of(hold), *environment);
     return code < 0 ? complain_of(code, EXIT_OURS) : 0;
 }
 
@@ -530,13 +581,17 @@ int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
         caught = take_last(signals);
     if (status == 0 && !caught)
         status = prepare_cleanup(job, hold, &environment);
-    if (status || caught)
-        flk_hold_decline(hold);
-    else
+    if (status == 0 && !caught)
         status = supervise(job, environment, &mask, hold);
+    else if (!job->build)
+        flk_hold_decline(hold);
     if (hold)
         free(environment);
-    if (caught)
+    if (!caught)
+        return status;
+    if (!job->build)
         signals_die_of(caught);
-    return status;
+    job->build->signal = caught;
+    job->build->interrupted = true;
+    return EXIT_SIGNALLED + caught;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* COMMAND: what `flockctl acquire` and `flockctl run` share. A job is checked and its files are opened before anything is waited
+/* COMMAND: what `flockctl acquire`, `flockctl run` and `flockctl once` share. A job is checked and its files are opened before anything is waited
  * for, so that a wrong line fails at once; then it is run, with a hold or without. */
 #ifndef JOB_H
 #define JOB_H
@@ -12,6 +12,8 @@
 #include "options.h"
 #include "signals.h"
 
+#define JOB_SAID_MAX 4096
+
 struct job {
     const struct options *options;
     char **command;
@@ -23,6 +25,16 @@ struct job {
     const char *limit; /* what has set the limit of the running command */
     struct cleanup cleanup;
     unsigned stragglers; /* told of so far */
+    struct job_build *build; /* of `once`: its builder; NULL: any other command */
+};
+
+/* A builder has nothing on stdin, and what it printed last is kept. Its hold stays the caller's, and how it ended is told: */
+struct job_build {
+    bool shows_on_stderr; /* what it prints to stdout */
+    int signal;           /* of which we are to die when all is cleared up; 0: none */
+    bool interrupted;     /* somebody wanted it to end, or us */
+    size_t length;
+    char said[JOB_SAID_MAX];
 };
 
 /* 0, or the exit status after having complained. */
@@ -38,7 +50,7 @@ const char *job_deadline_name(const struct job *job);
 /* Says that the deadline has passed, if so, and whose it was. */
 void job_tell_late(const struct job *job);
 
-/* Takes over the hold (NULL: none). signals: NULL, or those that are blocked since the wait (closes their descriptor); one that
+/* Takes over the hold (NULL: none; of a build: borrows it, and leaves the signals blocked). signals: NULL, or those that are blocked since the wait (closes their descriptor); one that
  * has come, and the command doesn't start. The exit status; may die of a signal instead. */
 int job_run(struct job *job, struct flk_hold *hold, struct signals *signals);
 

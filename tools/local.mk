@@ -28,6 +28,7 @@ tools_flockctl_SOURCES = \
 	tools/verb_holders.c \
 	tools/verb_id.c \
 	tools/verb_log.c \
+	tools/verb_once.c \
 	tools/verb_path.c \
 	tools/verb_reap.c \
 	tools/verb_remove.c \

@@ -52,6 +52,11 @@ enum {
     OPT_CLEANUP,
     OPT_CLEANUP_TIMEOUT,
     OPT_DRY_RUN,
+    OPT_USE,
+    OPT_KEY,
+    OPT_MAX_AGE,
+    OPT_FORCE,
+    OPT_RETRY,
 };
 
 static const struct {
@@ -104,6 +109,12 @@ static const struct {
     {{"cleanup", required_argument, NULL, OPT_CLEANUP}, GROUP_CLEANUP | GROUP_RUN},
     {{"cleanup-timeout", required_argument, NULL, OPT_CLEANUP_TIMEOUT}, GROUP_STATE},
     {{"dry-run", no_argument, NULL, OPT_DRY_RUN}, GROUP_DRY_RUN},
+    {{"target", required_argument, NULL, 'o'}, GROUP_ONCE},
+    {{"use", required_argument, NULL, OPT_USE}, GROUP_ONCE},
+    {{"key", required_argument, NULL, OPT_KEY}, GROUP_ONCE},
+    {{"max-age", required_argument, NULL, OPT_MAX_AGE}, GROUP_ONCE},
+    {{"force", no_argument, NULL, OPT_FORCE}, GROUP_ONCE},
+    {{"retry", no_argument, NULL, OPT_RETRY}, GROUP_ONCE},
 };
 #define TABLE_SIZE (sizeof table / sizeof *table)
 
@@ -424,6 +435,39 @@ static bool take_value_of_state(struct options *options, int which, const char *
     return take_value_of_pool(options, which, text);
 }
 
+static bool take_max_age(struct options *options, const char *text)
+{
+    if (!take_limit("--max-age", text, &options->max_age_ms))
+        return false;
+    if (options->max_age_ms == 0 && strcmp(text, "forever") != 0)
+        complain("\"%s\" is no age that anything could have; give a time above 0, or --force", text);
+    return options->max_age_ms > 0 || strcmp(text, "forever") == 0;
+}
+
+static bool take_value_of_once(struct options *options, int which, const char *text)
+{
+    switch (which) {
+    case 'o':
+        options->target = text;
+        return true;
+    case OPT_USE:
+        options->use = text;
+        return true;
+    case OPT_KEY:
+        options->key = text;
+        return true;
+    case OPT_MAX_AGE:
+        return take_max_age(options, text);
+    case OPT_FORCE:
+        options->force = true;
+        return true;
+    case OPT_RETRY:
+        options->retry = true;
+        return true;
+    }
+    return take_value_of_state(options, which, text);
+}
+
 static bool take_value(struct options *options, int which, const char *text)
 {
     unsigned long number;
@@ -496,7 +540,7 @@ static bool take_value(struct options *options, int which, const char *text)
         options->log_on = false;
         return true;
     }
-    return take_value_of_state(options, which, text);
+    return take_value_of_once(options, which, text);
 }
 
 /* Without COMMAND there is nothing that these could be about. */
@@ -636,7 +680,8 @@ static unsigned group_of(int which)
 static bool replaces_command(int which)
 {
     return which == 'c' || which == 'h' || which == OPT_VERSION ||
-           !(group_of(which) & (GROUP_GLOBAL | GROUP_WAIT | GROUP_SLOTS | GROUP_VALUES | GROUP_LOCK | GROUP_RUN));
+           !(group_of(which) &
+             (GROUP_GLOBAL | GROUP_WAIT | GROUP_SLOTS | GROUP_VALUES | GROUP_LOCK | GROUP_RUN | GROUP_ONCE));
 }
 
 /* Finds where COMMAND seems to begin. True: that is so, and what comes there are options of its own as likely as ours. */

@@ -29,6 +29,7 @@ enum option_group {
     GROUP_JSON = 1 << 15,  /* of those of STATUS: --json */
     GROUP_LABEL = 1 << 16, /* of those of LOCK: -l */
     GROUP_DRY_RUN = 1 << 17, /* --dry-run */
+    GROUP_ONCE = 1 << 18,  /* -o --use --key --max-age --force --retry */
 };
 
 enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
@@ -59,6 +60,9 @@ struct options {
     bool tmpdir;
     int64_t cleanup_timeout_ms; /* 0: not given */
     enum color color;
+    const char *target, *use, *key; /* NULL: not given */
+    int64_t max_age_ms;             /* 0: not given */
+    bool force, retry;
     char **operands;
     size_t n_operands;
     char **command; /* behind "--"; NULL: there is no "--" */

@@ -16,7 +16,7 @@ struct verb {
 };
 
 extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_remove, verb_path, verb_dir,
-    verb_status, verb_holders, verb_evict, verb_help, verb_version, verb_log, verb_id, verb_reap, verb_state;
+    verb_status, verb_holders, verb_evict, verb_help, verb_version, verb_log, verb_id, verb_once, verb_reap, verb_state;
 
 /* Of the options about COMMAND, for the help of the verbs that take them. */
 #define RUN_HELP                                                                                                       \
@@ -49,6 +49,10 @@ const struct verb *find_verb(const char *name);
 /* The one that somebody who typed name may have meant, or NULL. */
 const struct verb *nearest_verb(const char *name);
 void print_verb_help(const struct verb *verb);
+
+/* Chooses the lock directory before anything is done, so that what is wrong with it is said first. 0, or the exit status after having
+ * complained. By main() but for verbs without locks. */
+int prepare_root(const struct options *options);
 
 /* "NAME takes one operand" and the like. False: it has complained. */
 bool check_operands(const struct verb *verb, const struct options *options, size_t least, size_t most);

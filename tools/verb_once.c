@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* flockctl once: builds OUTPUT unless it is there and current; or runs a command while nobody changes it (--use).
+ *
+ * A hit is a look at OUTPUT and its stamp: no lock directory is chosen for it, no lock taken, nothing written. */
+#include "once.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <flockctl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "acquire.h"
+#include "deadline.h"
+#include "exit_status.h"
+#include "job.h"
+#include "key.h"
+#include "message.h"
+#include "request.h"
+#include "signals.h"
+#include "verbs.h"
+
+/* ---- the key ---- */
+
+/* What OUTPUT is to be current for; for key_clear(), whatever it gives. */
+static int make_key(const struct options *options, struct key_spec *spec, struct key *key)
+{
+    *spec = (struct key_spec){.output = options->target, .text = options->key};
+    return key_make(key, spec);
+}
+
+/* ---- waiting ---- */
+
+struct wait {
+    struct job *job;
+    struct signals signals;
+    struct rlimit limit;
+    struct fk_output output;
+    int64_t until;
+};
+
+static int begin_wait(struct wait *wait, struct job *job, const char *path)
+{
+    *wait = (struct wait){.job = job, .output = {.directory = -1}};
+    int code = fk_output_open(path, &wait->output);
+    if (code < 0)
+        return complain_of(code, EXIT_OURS);
+    code = signals_block(&wait->signals, true);
+    if (code < 0) {
+        complain("can't wait for signals: %s", strerrordesc_np(-code));
+        return EXIT_OURS;
+    }
+    acquire_raise_limit(&wait->limit);
+    job->files = &wait->limit;
+    wait->until = fk_deadline_in_ms(job->options->wait_ms);
+    return 0;
+}
+
+/* The wait was cancelled by a signal: dies of it; or has stopped, and been continued. */
+static void take_signal(const struct signals *signals)
+{
+    int caught = signals_take(signals);
+    if (caught == SIGTSTP)
+        signals_stop();
+    else if (caught)
+        signals_die_of(caught);
+}
+
+static struct flk_options how_to_wait(const struct wait *wait)
+{
+    return (struct flk_options){
+        .label = wait->job->options->label, .cancel_fd = &wait->signals.fd, .waiting = message_waiting};
+}
+
+static int give_up(const struct wait *wait, int code)
+{
+    if (code == -ENODATA) {
+        complain("%s has succeeded, but made nothing at $FLOCKCTL_OUT, which is where it is to make %s",
+                 wait->job->command[0], wait->output.shown);
+        return EXIT_OURS;
+    }
+    return job_complain_of_wait(wait->job, code);
+}
+
+/* ---- build ---- */
+
+struct building {
+    struct wait *wait;
+    struct job_build told;
+    int status;
+};
+
+/* The builder that fk_once() calls. */
+static int build(struct fk_build *build, void *data)
+{
+    struct building *building = data;
+    struct job *job = building->wait->job;
+    setenv("FLOCKCTL_OUT", build->path, 1);
+    chat("building %s, id %s", building->wait->output.shown, flk_hold_id(build->hold));
+    job->build = &building->told;
+    building->status = job_run(job, build->hold, &building->wait->signals);
+    build->unshared = building->told.interrupted;
+    build->said = building->told.said;
+    build->length = building->told.length;
+    return building->status;
+}
+
+/* Whoever is let off by another's failure sees what that one saw. */
+static int tell_failure(const struct building *building, const struct fk_failure *failure)
+{
+    complain("the build of %s by pid %d (%s), which was waited for, has failed%s", building->wait->output.shown,
+             (int)failure->builder.owner.pid, failure->builder.command,
+             failure->length > 0 ? "; it has printed, at last:" : "");
+    fwrite(failure->said, 1, failure->length, stderr);
+    if (failure->length > 0 && failure->said[failure->length - 1] != '\n')
+        fputc('\n', stderr);
+    return failure->code > 0 && failure->code < 256 ? failure->code : EXIT_OURS;
+}
+
+static int end(struct building *building, const struct fk_once_result *result)
+{
+    switch (result->end) {
+    case FK_ONCE_READY:
+        chat("%s has been built meanwhile", building->wait->output.shown);
+        return 0;
+    case FK_ONCE_BUILT:
+        return 0;
+    case FK_ONCE_FAILED:
+        return building->status;
+    case FK_ONCE_FAILED_ELSEWHERE:
+        return tell_failure(building, &result->failure);
+    }
+    return EXIT_OURS;
+}
+
+static int build_or_wait(struct wait *wait, const struct fk_wanted *wanted)
+{
+    const struct options *options = wait->job->options;
+    const struct flk_options how = how_to_wait(wait);
+    struct building building = {.wait = wait};
+    struct fk_once_result result;
+    const struct fk_once once = {
+        .output = &wait->output,
+        .wanted = *wanted,
+        .options = &how,
+        .flags = (options->force ? FLK_ONCE_FORCE : 0) | (options->retry ? FLK_ONCE_RETRY : 0),
+        .how = FK_FOR_COMMAND,
+        .build = build,
+        .data = &building,
+    };
+    int code;
+    while ((code = fk_once(&once, job_left_ms(wait->job, wait->until), &result)) == -ECANCELED)
+        take_signal(&wait->signals);
+    int status = code < 0 ? give_up(wait, code) : end(&building, &result);
+    if (building.told.signal)
+        signals_die_of(building.told.signal);
+    return status;
+}
+
+/* 1: it is there and current. */
+static int look(const struct options *options, const char *path, const struct fk_wanted *wanted)
+{
+    struct fk_identity identity;
+    return options->force ? 0 : fk_stamp_look(AT_FDCWD, path, wanted, &identity);
+}
+
+static int build_unless_ready(struct job *job, const struct key *key)
+{
+    const struct options *options = job->options;
+    const struct fk_wanted wanted = {.key = key->text, .max_age_ms = options->max_age_ms};
+    struct wait wait;
+    int found = look(options, key->output, &wanted);
+    if (found != 0)
+        return found < 0 ? complain_of(found, EXIT_OURS) : 0;
+    int status = prepare_root(options);
+    if (status == 0)
+        status = begin_wait(&wait, job, key->output);
+    return status ? status : build_or_wait(&wait, &wanted);
+}
+
+static int run_build(const struct options *options)
+{
+    struct job job;
+    struct key_spec spec;
+    struct key key;
+    int status = job_prepare(&job, options, "once");
+    if (status)
+        return status;
+    int code = make_key(options, &spec, &key);
+    status = code < 0 ? complain_of(code, EXIT_OURS) : build_unless_ready(&job, &key);
+    key_clear(&key);
+    return status;
+}
+
+/* ---- use ---- */
+
+static int run_use(const struct options *options)
+{
+    struct job job;
+    struct wait wait;
+    struct flk_hold *hold;
+    int code, status = job_prepare(&job, options, "once");
+    if (status == 0)
+        status = prepare_root(options);
+    if (status == 0)
+        status = begin_wait(&wait, &job, options->use);
+    if (status)
+        return status;
+    const struct flk_options how = how_to_wait(&wait);
+    while ((code = fk_once_use(&wait.output, &how, FK_FOR_COMMAND, job_left_ms(&job, wait.until), &hold)) == -ECANCELED)
+        take_signal(&wait.signals);
+    return code < 0 ? give_up(&wait, code) : job_run(&job, hold, &wait.signals);
+}
+
+/* ---- the verb ---- */
+
+static int refuse(const struct options *options)
+{
+    const char *build_only = options->key          ? "--key"
+                             : options->max_age_ms ? "--max-age"
+                             : options->force      ? "--force"
+                             : options->retry      ? "--retry"
+                                                   : NULL;
+    if (options->target && options->use)
+        complain("--target and --use can't both be given: one builds, the other runs a command with what is there");
+    else if (!options->target && !options->use)
+        complain("once needs to know what to build; it is used so: flockctl once -o OUTPUT -- COMMAND, which makes it at "
+                 "$FLOCKCTL_OUT");
+    else if (options->detach)
+        complain("once can't leave processes alone that outlive COMMAND: an output is published when all have ended; "
+                 "leave --detach out");
+    else if (options->use && build_only)
+        complain("%s is about building, and --use builds nothing; leave it out", build_only);
+    else
+        return 0;
+    return EXIT_OURS;
+}
+
+static int run_once(struct options *options)
+{
+    int status = refuse(options);
+    if (status == 0 && !check_operands(&verb_once, options, 0, 0))
+        status = EXIT_OURS;
+    if (status)
+        return status;
+    return options->use ? run_use(options) : run_build(options);
+}
+
+const struct verb verb_once = {
+    .name = "once",
+    .synopsis = "once -o OUTPUT [OPTION]... -- COMMAND [ARG]...\n"
+                "flockctl once --use OUTPUT [OPTION]... -- COMMAND [ARG]...",
+    .summary = "build a file or directory once, however many ask for it",
+    .help =
+        "Exits at once when OUTPUT is there and current. Else one of all that ask runs COMMAND, which makes a file or "
+        "a\n"
+        "directory at $FLOCKCTL_OUT, a private path beside OUTPUT; when it succeeds, that appears as OUTPUT, whole. The "
+        "others\n"
+        "wait for it; when it fails, they exit with its status, and show the end of what it printed to stderr.\n"
+        "\n"
+        "  -o, --target OUTPUT         what to build; a link there is replaced, not followed\n"
+        "      --key TEXT              current is only what was built for the same TEXT\n"
+        "      --max-age TIME          and not longer ago than that\n"
+        "      --force                 build, however current it is\n"
+        "      --retry                 build also when the build that was waited for has failed\n"
+        "      --use OUTPUT            don't build: run COMMAND while OUTPUT, which must be there, isn't changed or "
+        "pruned\n"
+        "  -n, --nonblock              don't wait for others (= -w 0)\n"
+        "  -w, --wait TIME             how long to wait for others: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
+        "  -E, --conflict-exit-code N  instead of 75, when others were still at it\n"
+        "  -l, --label TEXT            shown to those who wait\n" RUN_HELP EXIT_STATUS_HELP(
+            "35 OUTPUT's build needs\nOUTPUT itself; 75 others were still at it; ") "\n"
+                                                                                    "Example: one initrd for all tests, "
+                                                                                    "however many start together\n"
+                                                                                    "  flockctl once -o initrd.img -- "
+                                                                                    "sh -c './mkinitrd "
+                                                                                    "\"$FLOCKCTL_OUT\"'\n",
+    .groups = GROUP_WAIT | GROUP_LABEL | GROUP_RUN | GROUP_ONCE,
+    .without_locks = true,
+    .run = run_once,
+};
