@@ -86,7 +86,7 @@ flockctl_find_keeper_() {
 # Its slot, as "MODE PATH" with the mode of flock(1). It may have others open, of a hold that this one draws from; the records
 # there have another id.
 flockctl_find_slot_() {
-    grep -H lock: "/proc/$flockctl_keeper_/fdinfo/"* | while read -r flockctl_line_; do
+    grep -sH lock: "/proc/$flockctl_keeper_/fdinfo/"* | while read -r flockctl_line_; do
         flockctl_fd_=${flockctl_line_#*/fdinfo/}
         flockctl_path_=$(readlink "/proc/$flockctl_keeper_/fd/${flockctl_fd_%%:*}")
         case $flockctl_path_ in
