@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* The table: one bit a number, in chunks that are made when first used and never freed. 1024 chunks reach 4 million
@@ -20,9 +22,17 @@ struct chunk {
 
 static struct chunk *_Atomic chunks[CHUNKS];
 
-/* Held for reading while a descriptor is made and entered, for writing by a fork. Prefers the writer: a process that
- * acquires in a loop must not keep its own fork waiting. */
-static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+/* Threads that make or close a descriptor just now; a fork holds the gate and waits until there are none. Not a rwlock: who
+ * has that for writing is a thread that a forked child doesn't have, and a mutex may be unlocked there. */
+static _Atomic unsigned inside;
+static _Atomic bool forking;
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+static void leave(void)
+{
+    if (atomic_fetch_sub(&inside, 1) == 1 && atomic_load(&forking))
+        syscall(SYS_futex, &inside, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
 
 static struct chunk *chunk_of(int fd)
 {
@@ -76,9 +86,16 @@ bool fk_fd_is_ours(int fd)
     return chunk && (atomic_load(&chunk->words[bit / WORD_BITS]) >> (bit % WORD_BITS) & 1);
 }
 
+/* Either the fork sees us inside or we see it. */
 void fk_fd_enter(void)
 {
-    pthread_rwlock_rdlock(&fork_lock);
+    atomic_fetch_add(&inside, 1);
+    if (!atomic_load(&forking))
+        return;
+    leave();
+    pthread_mutex_lock(&gate);
+    atomic_fetch_add(&inside, 1);
+    pthread_mutex_unlock(&gate);
 }
 
 static int keep(int fd)
@@ -94,7 +111,7 @@ static int keep(int fd)
 int fk_fd_keep(int fd)
 {
     int kept = fd < 0 ? -errno : keep(fd);
-    pthread_rwlock_unlock(&fork_lock);
+    leave();
     return kept;
 }
 
@@ -109,7 +126,7 @@ int fk_fd_keep_pair(int code, int fds[2])
         if (fds[i] < 0)
             code = fds[i];
     }
-    pthread_rwlock_unlock(&fork_lock);
+    leave();
     for (int i = 0; i < 2 && code < 0; i++)
         fk_fd_close(&fds[i]);
     return code;
@@ -145,7 +162,7 @@ void fk_fd_close(int *fd)
     fk_fd_enter();
     unmark(*fd);
     close(*fd);
-    pthread_rwlock_unlock(&fork_lock);
+    leave();
     *fd = -1;
 }
 
@@ -167,7 +184,7 @@ void fk_fd_close_directory(DIR *directory)
     fk_fd_enter();
     unmark(dirfd(directory));
     closedir(directory);
-    pthread_rwlock_unlock(&fork_lock);
+    leave();
 }
 
 void fk_fd_close_file(FILE *file)
@@ -175,7 +192,7 @@ void fk_fd_close_file(FILE *file)
     fk_fd_enter();
     unmark(fileno(file));
     fclose(file);
-    pthread_rwlock_unlock(&fork_lock);
+    leave();
 }
 
 ssize_t fk_fd_read_text(int directory, const char *path, char *text, size_t size)
@@ -226,12 +243,17 @@ int fk_fd_move_up(int fd, int lowest)
 
 void fk_fd_before_fork(void)
 {
-    pthread_rwlock_wrlock(&fork_lock);
+    unsigned others;
+    pthread_mutex_lock(&gate);
+    atomic_store(&forking, true);
+    while ((others = atomic_load(&inside)) > 0)
+        syscall(SYS_futex, &inside, FUTEX_WAIT_PRIVATE, others, NULL, NULL, 0);
 }
 
 void fk_fd_after_fork_parent(void)
 {
-    pthread_rwlock_unlock(&fork_lock);
+    atomic_store(&forking, false);
+    pthread_mutex_unlock(&gate);
 }
 
 static void close_word(_Atomic unsigned long long *word, unsigned first)
@@ -251,6 +273,13 @@ void fk_fd_after_fork_child(void)
         for (unsigned word = 0; chunk && word < CHUNK_BITS / WORD_BITS; word++)
             close_word(&chunk->words[word], index * CHUNK_BITS + word * WORD_BITS);
     }
-    /* The lock's owner is a thread that this process doesn't have. */
-    fork_lock = (pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+    atomic_store(&inside, 0); /* of threads that had come to the gate meanwhile */
+    fk_fd_after_fork_parent();
+}
+
+void fk_fd_after_raw_clone(void)
+{
+    gate = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&gate);
+    fk_fd_after_fork_child();
 }

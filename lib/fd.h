@@ -58,5 +58,6 @@ static inline int fk_fd_take(int *fd)
 void fk_fd_before_fork(void);
 void fk_fd_after_fork_parent(void);
 void fk_fd_after_fork_child(void);
+void fk_fd_after_raw_clone(void); /* in its child, for which nothing was done before */
 
 #endif

@@ -76,7 +76,6 @@ static void forget_row(struct fk_index_node *node)
 
 static void forget_parent(void)
 {
-    fk_fd_after_fork_child();
     fk_id_after_fork_child();
     fk_log_after_fork_child();
     fk_owner_after_fork_child();
@@ -112,7 +111,8 @@ static void after_fork_parent(void)
 static void after_fork_child(void)
 {
     urcu_bp_after_fork_child();
-    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_unlock(&lock);
+    fk_fd_after_fork_child();
     forget_parent();
 }
 
@@ -136,6 +136,7 @@ static void set_up(void)
 static void forget_original(void)
 {
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    fk_fd_after_raw_clone();
     memset(&names, 0, sizeof names);
     fk_ready_after_raw_clone();
     forget_parent();

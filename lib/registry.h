@@ -9,7 +9,7 @@
  * by its name. A current row that nobody else references is idle: the longest idle are closed when the idle ones keep more
  * than a quarter of the soft limit of open files.
  *
- * fork(): the handlers take the mutex and the descriptors' fork lock first, so that the child finds everything whole. The
+ * fork(): the handlers take the descriptors' gate and the mutex first, so that the child finds everything whole. The
  * child closes all descriptors, forgets the rows, and begins a new generation, by which its copies of holds and requests
  * know that they are copies. A raw clone runs no handlers: fk_registry_enter(), which every public call begins with, finds
  * it out by a page that the kernel wipes in a child (madvise(2), MADV_WIPEONFORK, Linux 4.14). */
