@@ -9,6 +9,7 @@ doc_man3 = \
 	doc/flk_id.3 \
 	doc/flk_inspect.3 \
 	doc/flk_once.3 \
+	doc/flk_pool.3 \
 	doc/flk_row.3 \
 	doc/flk_run.3 \
 	doc/libflockctl.3

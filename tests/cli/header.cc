@@ -126,6 +126,7 @@ static void callbacks()
             is_str((waited_for + " " + exception.what()).c_str(), "w enough", "an exception ends the wait");
         }
     });
+    ok(bool(flockctl::try_acquire("w")), "and leaves nobody in the queue");
 }
 
 static void requests()
