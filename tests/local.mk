@@ -103,6 +103,7 @@ tests_cli_pty_LDADD =
 tests_stress = \
 	tests/stress/deadlock \
 	tests/stress/nest \
+	tests/stress/once \
 	tests/stress/queue \
 	tests/stress/tryonce
 

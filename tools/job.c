@@ -448,7 +448,7 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
 /* What has been registered for us below the command. What fails stays, for others. */
 static void clean_up(struct flk_hold *hold)
 {
-    if (fk_reap_own(hold) < 0)
+    if (fk_reap_own(name_of(hold) ? hold : NULL) < 0)
         complain("%s", flk_error_detail());
 }
 
