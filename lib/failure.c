@@ -52,11 +52,13 @@ void fk_failure_note(const struct fk_output *output, char id[FLK_ID_SIZE])
         id[0] = '\0';
 }
 
+_Static_assert(FOR_SIZE == 66, "read_rest() reads one byte less, and a NUL");
+
 static bool read_rest(int fd, const char *wanted, struct fk_failure *failure)
 {
     char head[HEAD_SIZE + 1] = "", which[FOR_SIZE] = "";
     if (pread(fd, head, HEAD_SIZE, FK_RECORD_SIZE) != HEAD_SIZE ||
-        sscanf(head, "code=%d\nfor=%66s\nsaid=%zu\n", &failure->code, which, &failure->length) != 3 ||
+        sscanf(head, "code=%d\nfor=%65s\nsaid=%zu\n", &failure->code, which, &failure->length) != 3 ||
         strcmp(which, wanted) != 0 || failure->length > FK_SAID_MAX)
         return false;
     failure->said[failure->length] = '\0';

@@ -336,3 +336,13 @@ void locker_kill(struct locker *locker)
     kill(locker->pid, SIGKILL);
     forget(locker);
 }
+
+#ifdef __SANITIZE_ADDRESS__
+const char *__asan_default_options(void);
+/* The frames that a cancelled thread leaves without returning stay poisoned, and AddressSanitizer itself puts a variable there
+ * when it takes the thread's signal stack down. */
+const char *__asan_default_options(void)
+{
+    return "use_sigaltstack=0";
+}
+#endif
