@@ -132,8 +132,6 @@ static void take_signal(struct supervision *s, int number, bool by_process)
         s->result->signalled = number;
     if (ends && s->ended && !s->result->interrupted)
         s->result->interrupted = number;
-    if (s->spec->flags & FK_SUPERVISE_DEAF)
-        return;
     if (stops_unseen(s, number) || (number == SIGTSTP && s->stopped == SIGSTOP)) {
         s->stopped = number;
         s->followed = false;

@@ -32,7 +32,6 @@ enum fk_supervise_flags {
     FK_SUPERVISE_PGRP = 1 << 1,   /* a process group of its own */
     FK_SUPERVISE_TERMINAL = 1 << 2, /* stop with the command when it is stopped (job control), continue with it */
     FK_SUPERVISE_SIZE_LIMIT = 1 << 3, /* SIGXFSZ, which we ignore, is the command's again */
-    FK_SUPERVISE_DEAF = 1 << 4, /* signals that we get are noted in the result, and nothing else: what must be done is done */
 };
 
 struct fk_supervise_notice {

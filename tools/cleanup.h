@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What comes after COMMAND: --cleanup and --tmpdir. Both are one item of state (lib/state.h) whose owner we are, so that whoever
- * reaps does it should we be killed.
+/* What comes after COMMAND: --cleanup and --tmpdir. Both are one item of state (lib/state.h) whose owner we are. It is done with all
+ * others of ours by fk_reap_own() (lib/reap.h), or by whoever reaps first, should we be killed.
  *
  * States, and what a kill -9 leaves:
  *   chosen      the directory has a name and is in the environment, nothing is on disk
- *   registered  the item is there; then the directory is made. Killed from here on: the reaper runs the command and removes the
+ *   registered  the item is there; then the directory is made. Killed from here on, the reaper runs the command and removes the
  *               directory, whether COMMAND has begun or not
- *   begun       the command runs, outside of the namespaces and the cgroup of COMMAND, and has the item's lock, too: killed, the
- *               reaper waits for it, then runs it again (FLOCKCTL_STATE_ATTEMPT=2)
- *   done        the directory is removed and the item dropped. What has failed stays registered, and is tried again */
+ *   (gone)      COMMAND has ended and it has been done; or COMMAND couldn't be started, and it was forgotten */
 #ifndef CLEANUP_H
 #define CLEANUP_H
 
 #include <flockctl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdbool.h>
 
 #include "options.h"
@@ -32,8 +29,6 @@ int cleanup_choose(struct cleanup *cleanup, const struct options *options);
 /* name: the lock before whose next acquisition it is to be done; NULL: none. environment: COMMAND's. */
 int cleanup_register(struct cleanup *cleanup, const struct options *options, const char *name,
                      char *const *environment);
-/* COMMAND has ended. mask: the signal mask of the command. A signal that came meanwhile, of those that end, or 0. */
-int cleanup_run(struct cleanup *cleanup, const sigset_t *mask);
 /* COMMAND wasn't started: nothing is to be undone but the directory. */
 void cleanup_forget(struct cleanup *cleanup);
 

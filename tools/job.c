@@ -462,9 +462,10 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     struct copies copies;
     int64_t started_ms = wall_ms();
     int failed = start_and_wait(job, &spec, &copies, &result);
+    if (failed)
+        cleanup_forget(&job->cleanup);
     clean_up(hold);
     if (failed) {
-        cleanup_forget(&job->cleanup);
         if (!job->build)
             flk_hold_decline(hold);
         finish_copies(&copies, job->build);
@@ -473,9 +474,6 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     int status = status_of(&result);
     if (job->report >= 0)
         report_begin(&report, hold);
-    int caught = cleanup_run(&job->cleanup, mask);
-    if (!result.interrupted)
-        result.interrupted = caught;
     if (!job->build) {
         flk_hold_release(hold);
         sigprocmask(SIG_SETMASK, mask, NULL);

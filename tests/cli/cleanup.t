@@ -46,6 +46,13 @@ is "$status" 5 "run: exit 5"
 log_is "command cleanup" "run: after it, once"
 nothing_registered run
 
+# shellcheck disable=SC2016
+run flockctl once -o "$T/output" --tmpdir --cleanup "$log_it" -- sh -c '[ -d "$TMPDIR" ] && echo "$TMPDIR" >"$FLOCKCTL_OUT"'
+is "$status|$err" "0|" "once: it builds"
+log_is "command cleanup cleanup" "once: after it, once"
+not_ok "once: its directory is gone" [ -e "$(cat "$T/output")" ]
+nothing_registered once
+
 # A signal that flockctl gets: the command has it first.
 for name in TERM INT HUP; do
     rm -f "$T/log" "$T/begun"
@@ -99,7 +106,7 @@ run flockctl -q status db
 is "$status" 1 "while the cleanup runs the lock is taken"
 run flockctl acquire -n db -- true
 is "$status" 75 "nobody gets it"
-like "$(registered)" ' db .*alive.*finish' "what is being cleaned up is listed"
+like "$(registered)" ' db .*cleaning.*finish' "what is being cleaned up is listed"
 kill -TERM "$h_pid"
 timeout 10 sh -c 'echo >"$1"' sh "$T/finish"
 reap h
@@ -137,7 +144,7 @@ cd "$T" || exit
 # shellcheck disable=SC2016
 run flockctl acquire --cleanup 'exit 7' x -- sh -c 'exit 3'
 is "$status" 3 "the cleanup fails: the exit status is the command's"
-like "$err" '^flockctl: .*exit 7.*exit status 7.*flockctl state list' "that is told"
+like "$err" '^flockctl: cleaning up .* failed with exit status 7 \(exit 7\); flockctl state drop' "that is told"
 like "$(registered)" ' x .*exit 7' "it stays registered"
 flockctl state drop "$(registered | sed 's/ .*//')"
 nothing_registered "dropped by hand"

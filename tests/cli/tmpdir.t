@@ -67,7 +67,7 @@ if [ "$(id -u)" = 0 ] && setpriv --reuid 65534 --regid 65534 --clear-groups true
     echo >"$T/go"
     reap job
     is "$status" 4 "root has left something in it: the exit status is the command's"
-    like "$err" '^flockctl: can.t remove .*of-root.*belongs to user 0.*flockctl state list' "that is told, with what to do"
+    like "$err" '^flockctl: cleaning up .* can.t remove .*of-root.*belongs to user 0.*flockctl state drop' "that is told, with what to do"
     like "$(nobody state list)" "flockctl.tmp" "it stays registered"
     rm -rf "$T/nobody"
 else
