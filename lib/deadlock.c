@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "deadline.h"
 #include "error.h"
 #include "fd.h"
 #include "held.h"
@@ -221,6 +222,7 @@ static bool is_deadlock(struct search *search)
 
 /* ---- the sentence ---- */
 
+#define FORGET_PATIENCE_MS 1000
 #define SENTENCE_ROOM 2600
 #define COMMAND_ROOM 72 /* of each command */
 
@@ -391,25 +393,48 @@ static char *compose(const struct fk_deadlock_wait *wait, size_t *size)
     return NULL;
 }
 
+static bool is_dead(const struct fk_waiting *waiting, const struct fk_waiting_span *span)
+{
+    struct fk_record record;
+    const char *text = waiting->text + span->at, *begin = memmem(text, span->size, "\n+\n", 3);
+    return begin && fk_record_read(begin + 1, (size_t)(text + span->size - begin - 1), &record) == 0 &&
+           fk_owner_is_dead(&record.owner);
+}
+
 /* Each one that comes looks at one of those that are there, so that what the killed leave doesn't pile up. */
 static void look_for_dead(struct fk_waiting *waiting, uint64_t choice)
 {
     struct fk_waiting_span span;
-    struct fk_record record;
     size_t at = 0, count = 0;
     while (fk_waiting_next(waiting, &at, &span))
         count += span.published;
     size_t left = count ? choice % count + 1 : 0;
     for (at = 0; left > 0 && fk_waiting_next(waiting, &at, &span);)
         left -= span.published;
-    if (count == 0)
-        return;
-    const char *text = waiting->text + span.at, *begin = memmem(text, span.size, "\n+\n", 3);
-    if (!begin || fk_record_read(begin + 1, (size_t)(text + span.size - begin - 1), &record) < 0 ||
-        !fk_owner_is_dead(&record.owner))
+    if (count == 0 || !is_dead(waiting, &span))
         return;
     fk_waiting_withdraw(waiting->fd, span.at);
     waiting->text[span.at] = FK_ENDED;
+}
+
+int fk_deadlock_forget_dead(bool dry_run)
+{
+    struct fk_waiting waiting;
+    struct fk_waiting_span span;
+    size_t at = 0;
+    int dead = 0, code = fk_waiting_lock(fk_deadline_in_ms(FORGET_PATIENCE_MS), &waiting);
+    if (code < 0)
+        return code == -EAGAIN ? 0 : code;
+    while (fk_waiting_next(&waiting, &at, &span)) {
+        if (!span.published || !is_dead(&waiting, &span))
+            continue;
+        dead++;
+        if (!dry_run)
+            fk_waiting_withdraw(waiting.fd, span.at);
+    }
+    fk_waiting_unlock(&waiting);
+    fk_fd_close(&waiting.fd);
+    return dead;
 }
 
 static int publish(struct fk_deadlock *own, struct fk_waiting *waiting, char *text, size_t size, uint64_t number)

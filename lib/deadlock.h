@@ -50,5 +50,7 @@ bool fk_deadlock_concerns(const struct fk_deadlock_wait *wait);
  * the flock not to be had until then) is no failure of the wait: *own says that it is to be tried again. */
 int fk_deadlock_look(struct fk_deadlock *own, const struct fk_deadlock_wait *wait, int64_t until);
 void fk_deadlock_withdraw(struct fk_deadlock *own);
+/* How many publications are of dead processes; withdraws them unless it is dry. */
+int fk_deadlock_forget_dead(bool dry_run);
 
 #endif

@@ -11,6 +11,7 @@ libflk_sources = \
 	lib/error.c lib/error.h \
 	lib/failure.c lib/failure.h \
 	lib/fd.c lib/fd.h \
+	lib/gc.c lib/gc.h \
 	lib/helper.c lib/helper.h \
 	lib/held.c lib/held.h \
 	lib/hold.c lib/hold.h \

@@ -152,6 +152,24 @@ int fk_queue_before(struct fk_section *section, uint64_t number, struct fk_watch
     return count < 0 ? count : found < 0 ? found : 0;
 }
 
+unsigned fk_queue_forget_dead(struct fk_section *section, bool dry_run)
+{
+    struct fk_row *row = section->row;
+    uint64_t *numbers;
+    unsigned dead = 0;
+    int count = list(row, UINT64_MAX, &numbers);
+    for (int i = 0; i < count; i++) {
+        struct fk_watch watch = nothing;
+        bool lives = fk_queue_watch(row, numbers[i], &watch) != 0;
+        fk_queue_unwatch(&watch);
+        dead += !lives;
+        if (!lives && !dry_run)
+            unlink_ticket(row, numbers[i]);
+    }
+    free(count < 0 ? NULL : numbers);
+    return dead;
+}
+
 bool fk_queue_sweep(struct fk_section *section, uint64_t own)
 {
     struct fk_row *row = section->row;

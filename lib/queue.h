@@ -58,6 +58,8 @@ void fk_queue_pass(struct fk_row *row, const struct fk_watch *watch);
 /* Unlinks all that don't wait any more. True: there are some, beside our own with that number, that were admitted and still have
  * their ticket open, so they may leave it behind yet. */
 bool fk_queue_sweep(struct fk_section *section, uint64_t own);
+/* How many are dead; unlinks them unless it is dry. */
+unsigned fk_queue_forget_dead(struct fk_section *section, bool dry_run);
 /* Are all that wait with a number below `below` stopped? */
 int fk_queue_is_stopped(struct fk_section *section, uint64_t below);
 

@@ -163,7 +163,7 @@ static int open_rows(const char *text, int *rows)
 }
 
 /* What a killed process left half-made: its flock on it is gone with it. */
-static void sweep(int rows)
+static void sweep_those(int rows, bool (*may)(const char *name, void *data), void *data)
 {
     FK_CLOSE_FD int copy = fk_fd_open(rows, ".", O_RDONLY | O_DIRECTORY, 0);
     DIR *directory = copy < 0 ? NULL : fdopendir(copy);
@@ -173,11 +173,25 @@ static void sweep(int rows)
         if (strncmp(entry->d_name, TEMPORARY, sizeof TEMPORARY - 1) != 0)
             continue;
         FK_CLOSE_FD int fd = fk_fd_open(rows, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fk_state_keep(fd) == 0)
+        if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || (may && !may(entry->d_name, data)))
+            continue;
+        if (fk_state_keep(fd) == 0)
             delete_tree(rows, entry->d_name);
     }
     fk_fd_take(&copy);
     fk_fd_close_directory(directory);
+}
+
+static void sweep(int rows)
+{
+    sweep_those(rows, NULL, NULL);
+}
+
+void fk_row_sweep(const char *directory, bool (*may)(const char *name, void *data), void *data)
+{
+    FK_CLOSE_FD int rows = fk_fd_open(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (rows >= 0)
+        sweep_those(rows, may, data);
 }
 
 /* ---- make ---- */
@@ -761,7 +775,8 @@ static int rename_away(int rows, const char *text, char temporary[64])
 }
 
 /* All its slots, in a section, at once. */
-static bool delete_in_section(struct fk_section *section, int rows, char temporary[64])
+static bool delete_in_section(struct fk_section *section, int rows, bool (*may)(const struct fk_section *section, void *data),
+                              void *data, char temporary[64])
 {
     struct fk_row *row = section->row;
     struct fk_watch last;
@@ -773,7 +788,7 @@ static bool delete_in_section(struct fk_section *section, int rows, char tempora
         fk_queue_unwatch(&last);
     empty = empty && !section->latch.state;
     if (empty && fk_slots_take(section, row->slots, LOCK_EX, true, slots, fds, NULL, &n_busy) == 0) {
-        done = rename_away(rows, row->text, temporary) == 0;
+        done = (!may || may(section, data)) && rename_away(rows, row->text, temporary) == 0;
         for (unsigned i = 0; i < row->slots; i++)
             fk_slot_drop(&fds[i]);
     }
@@ -781,19 +796,24 @@ static bool delete_in_section(struct fk_section *section, int rows, char tempora
     return done;
 }
 
-void fk_row_delete_idle(struct fk_row *row)
+void fk_row_delete_if(struct fk_row *row, bool (*may)(const struct fk_section *section, void *data), void *data)
 {
     struct fk_section section;
     char temporary[64];
     FK_CLOSE_FD int rows = -1;
     if (open_rows(row->text, &rows) < 0 || fk_row_enter(row, 0, &section) < 0)
         return;
-    bool done = delete_in_section(&section, rows, temporary);
+    bool done = delete_in_section(&section, rows, may, data, temporary);
     fk_row_leave(&section);
     if (!done)
         return;
     fk_registry_retire(row);
     delete_tree(rows, temporary);
+}
+
+void fk_row_delete_idle(struct fk_row *row)
+{
+    fk_row_delete_if(row, NULL, NULL);
 }
 
 int fk_row_delete(struct fk_row *row)

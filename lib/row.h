@@ -110,8 +110,12 @@ struct fk_section {
 int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section);
 void fk_row_leave(struct fk_section *section);
 
-/* Deletes it if nobody holds it and nobody queues; best effort. */
+/* Deletes it if nobody holds it, nobody queues and nothing is to be cleaned up; best effort. */
 void fk_row_delete_idle(struct fk_row *row);
+/* The same if may() says so, which is asked with all slots taken. */
+void fk_row_delete_if(struct fk_row *row, bool (*may)(const struct fk_section *section, void *data), void *data);
+/* Deletes in a directory of rows what killed processes have left half-made; what may() denies stays. */
+void fk_row_sweep(const char *directory, bool (*may)(const char *name, void *data), void *data);
 
 /* By a holder of all slots. */
 int fk_row_delete(struct fk_row *row);

@@ -14,6 +14,7 @@ tests_unit = \
 	tests/unit/error \
 	tests/unit/faults \
 	tests/unit/fd \
+	tests/unit/gc \
 	tests/unit/hold \
 	tests/unit/host \
 	tests/unit/id \
@@ -66,6 +67,7 @@ tests_cli = \
 	tests/cli/evict.t \
 	tests/cli/examples.t \
 	tests/cli/faults.t \
+	tests/cli/gc.t \
 	tests/cli/header.t \
 	tests/cli/id.t \
 	tests/cli/kill.t \

@@ -24,6 +24,7 @@ tools_flockctl_SOURCES = \
 	tools/verb_define.c \
 	tools/verb_dir.c \
 	tools/verb_evict.c \
+	tools/verb_gc.c \
 	tools/verb_help.c \
 	tools/verb_holders.c \
 	tools/verb_id.c \

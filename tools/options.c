@@ -112,7 +112,7 @@ static const struct {
     {{"target", required_argument, NULL, 'o'}, GROUP_ONCE},
     {{"use", required_argument, NULL, OPT_USE}, GROUP_ONCE},
     {{"key", required_argument, NULL, OPT_KEY}, GROUP_ONCE},
-    {{"max-age", required_argument, NULL, OPT_MAX_AGE}, GROUP_ONCE},
+    {{"max-age", required_argument, NULL, OPT_MAX_AGE}, GROUP_MAX_AGE},
     {{"force", no_argument, NULL, OPT_FORCE}, GROUP_ONCE},
     {{"retry", no_argument, NULL, OPT_RETRY}, GROUP_ONCE},
 };
@@ -435,15 +435,6 @@ static bool take_value_of_state(struct options *options, int which, const char *
     return take_value_of_pool(options, which, text);
 }
 
-static bool take_max_age(struct options *options, const char *text)
-{
-    if (!take_limit("--max-age", text, &options->max_age_ms))
-        return false;
-    if (options->max_age_ms == 0 && strcmp(text, "forever") != 0)
-        complain("\"%s\" is no age that anything could have; give a time above 0, or --force", text);
-    return options->max_age_ms > 0 || strcmp(text, "forever") == 0;
-}
-
 static bool take_value_of_once(struct options *options, int which, const char *text)
 {
     switch (which) {
@@ -457,7 +448,8 @@ static bool take_value_of_once(struct options *options, int which, const char *t
         options->key = text;
         return true;
     case OPT_MAX_AGE:
-        return take_max_age(options, text);
+        options->has_max_age = true;
+        return take_time("--max-age", text, &options->max_age_ms);
     case OPT_FORCE:
         options->force = true;
         return true;
@@ -709,6 +701,7 @@ static void set_defaults(struct options *options)
     char **line = options->line;
     bool help = options->help, version = options->version;
     *options = (struct options){.wait_ms = FLK_FOREVER,
+                                .max_age_ms = FLK_FOREVER,
                                 .conflict_status = EXIT_NOT_ACQUIRED,
                                 .probe_timeout_ms = 10000,
                                 .kill_after_ms = 10000,

@@ -29,7 +29,8 @@ enum option_group {
     GROUP_JSON = 1 << 15,  /* of those of STATUS: --json */
     GROUP_LABEL = 1 << 16, /* of those of LOCK: -l */
     GROUP_DRY_RUN = 1 << 17, /* --dry-run */
-    GROUP_ONCE = 1 << 18,  /* -o --use --key --max-age --force --retry */
+    GROUP_ONCE = 1 << 18,  /* -o --use --key --force --retry */
+    GROUP_MAX_AGE = 1 << 25, /* --max-age */
 };
 
 enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
@@ -57,11 +58,11 @@ struct options {
     pid_t owner;        /* 0: not given */
     const char **paths; /* ends with NULL; NULL: none given */
     const char *cleanup;
-    bool tmpdir;
+    bool tmpdir, has_max_age;
+    int64_t max_age_ms; /* FLK_FOREVER: not given */
     int64_t cleanup_timeout_ms; /* 0: not given */
     enum color color;
     const char *target, *use, *key; /* NULL: not given */
-    int64_t max_age_ms;             /* 0: not given */
     bool force, retry;
     char **operands;
     size_t n_operands;

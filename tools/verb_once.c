@@ -169,7 +169,7 @@ static int look(const struct options *options, const char *path, const struct fk
 static int build_unless_ready(struct job *job, const struct key *key)
 {
     const struct options *options = job->options;
-    const struct fk_wanted wanted = {.key = key->text, .max_age_ms = options->max_age_ms};
+    const struct fk_wanted wanted = {.key = key->text, .max_age_ms = options->max_age_ms > 0 ? options->max_age_ms : 0};
     struct wait wait;
     int found = look(options, key->output, &wanted);
     if (found != 0)
@@ -219,7 +219,7 @@ static int run_use(const struct options *options)
 static int refuse(const struct options *options)
 {
     const char *build_only = options->key          ? "--key"
-                             : options->max_age_ms ? "--max-age"
+                             : options->has_max_age ? "--max-age"
                              : options->force      ? "--force"
                              : options->retry      ? "--retry"
                                                    : NULL;
@@ -231,6 +231,8 @@ static int refuse(const struct options *options)
     else if (options->detach)
         complain("once can't leave processes alone that outlive COMMAND: an output is published when all have ended; "
                  "leave --detach out");
+    else if (options->has_max_age && options->max_age_ms == 0)
+        complain("nothing is of no age, as --max-age 0 would have it; give a time above 0, or --force");
     else if (options->use && build_only)
         complain("%s is about building, and --use builds nothing; leave it out", build_only);
     else
@@ -277,7 +279,7 @@ const struct verb verb_once = {
                                                                                     "  flockctl once -o initrd.img -- "
                                                                                     "sh -c './mkinitrd "
                                                                                     "\"$FLOCKCTL_OUT\"'\n",
-    .groups = GROUP_WAIT | GROUP_LABEL | GROUP_RUN | GROUP_ONCE,
+    .groups = GROUP_WAIT | GROUP_LABEL | GROUP_RUN | GROUP_ONCE | GROUP_MAX_AGE,
     .without_locks = true,
     .run = run_once,
 };
