@@ -29,6 +29,8 @@
 
 #define FILE_MODE (0600 | S_ISVTX)
 #define TRIES 100
+#define SUFFIX_SIZE 3
+#define TEMPORARY_SIZE (12 + FLK_ID_SIZE + SUFFIX_SIZE)
 #define LATCH_PATIENCE (10 * FK_SECOND)
 #define FORMAT 1
 #define HEAD_SIZE 1024 /* the owner stands in it, whatever the rest */
@@ -164,10 +166,10 @@ int fk_item_update(int fd, const struct fk_item *item)
 
 static int read_text(int fd, bool whole, char **text, size_t *length)
 {
-    struct stat status;
-    if (fstat(fd, &status) < 0)
+    struct stat status = {.st_size = HEAD_SIZE};
+    if (whole && fstat(fd, &status) < 0)
         return -errno;
-    size_t size = whole ? (size_t)status.st_size : HEAD_SIZE;
+    size_t size = (size_t)status.st_size;
     char *memory = malloc(size + 1);
     ssize_t got = memory ? pread(fd, memory, size, 0) : -1;
     if (got < 0) {
@@ -435,12 +437,15 @@ static int make_file(int parent, const char *temporary)
     return fchmod(fd, FILE_MODE) < 0 ? -errno : fk_fd_take(&fd);
 }
 
-/* Its descriptor, locked. */
-static int write_file(int parent, const char *temporary, const char *text, size_t size)
+/* Its descriptor, locked. Each try has a name of its own, since who was quicker may be about to unlink the last one's. */
+static int write_file(int parent, char temporary[TEMPORARY_SIZE], const char *text, size_t size)
 {
     FK_CLOSE_FD int fd = -EAGAIN;
-    for (int tries = 0; fd == -EAGAIN && tries < TRIES; tries++)
+    char *suffix = temporary + strlen(temporary);
+    for (unsigned tries = 0; fd == -EAGAIN && tries < TRIES; tries++) {
+        snprintf(suffix, SUFFIX_SIZE, "%02u", tries);
         fd = make_file(parent, temporary);
+    }
     if (fd < 0)
         return fd;
     int code = fk_fd_write_at(fd, text, size, 0);
@@ -487,7 +492,7 @@ static int publish_in_row(struct fk_row *row, const char *temporary, const char 
     return code;
 }
 
-static int add_to_row(struct fk_row *row, const char *temporary, const struct fk_item *item, const char *text, size_t size)
+static int add_to_row(struct fk_row *row, char temporary[TEMPORARY_SIZE], const struct fk_item *item, const char *text, size_t size)
 {
     FK_CLOSE_FD int fd = write_file(row->directory, temporary, text, size);
     if (fd < 0)
@@ -496,7 +501,7 @@ static int add_to_row(struct fk_row *row, const char *temporary, const struct fk
     return code < 0 ? code : fk_fd_take(&fd);
 }
 
-static int add_with_name(const char *temporary, const struct fk_item *item, const char *text, size_t size)
+static int add_with_name(char temporary[TEMPORARY_SIZE], const struct fk_item *item, const char *text, size_t size)
 {
     int fd = -ESTALE;
     for (int tries = 0; fd == -ESTALE && tries < TRIES; tries++) {
@@ -504,6 +509,7 @@ static int add_with_name(const char *temporary, const struct fk_item *item, cons
         int code = fk_row_open(item->name, 0, FK_ROW_MAKE, &row);
         if (code < 0)
             return code;
+        snprintf(temporary, TEMPORARY_SIZE, "state/.tmp.%s", item->id);
         fd = add_to_row(row, temporary, item, text, size);
         if (fd == -ESTALE)
             fk_registry_retire(row);
@@ -519,7 +525,7 @@ static int open_root(void)
     return code < 0 ? code : fk_fd_open(AT_FDCWD, root, O_RDONLY | O_DIRECTORY, 0);
 }
 
-static int add_without_name(const char *temporary, const struct fk_item *item, const char *text, size_t size)
+static int add_without_name(char temporary[TEMPORARY_SIZE], const struct fk_item *item, const char *text, size_t size)
 {
     FK_CLOSE_FD int root = open_root();
     if (root < 0)
@@ -531,7 +537,7 @@ static int add_without_name(const char *temporary, const struct fk_item *item, c
 
 static int add_item(const struct fk_item *item)
 {
-    char temporary[16 + FLK_ID_SIZE], *text;
+    char temporary[TEMPORARY_SIZE], *text;
     size_t size;
     int code = make_text(item, &text, &size);
     if (code < 0)
@@ -696,7 +702,7 @@ const char *fk_state_walk_entry(struct fk_state_walk *walk)
     struct dirent *entry;
     while ((entry = readdir(walk->items))) {
         const char *name = entry->d_name;
-        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strlen(name) < 5 + FLK_ID_SIZE)
+        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strlen(name) < 6 + FLK_ID_SIZE + SUFFIX_SIZE)
             return name;
     }
     return NULL;

@@ -107,6 +107,7 @@ tests_stress = \
 	tests/stress/nest \
 	tests/stress/once \
 	tests/stress/queue \
+	tests/stress/reap \
 	tests/stress/tryonce
 
 tests_unit_faults_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=clock_gettime
@@ -137,6 +138,7 @@ tests_bench = \
 	tests/bench/status \
 	tests/bench/late \
 	tests/bench/ready \
+	tests/bench/reap \
 	tests/bench/run
 tests_bench_helpers = tests/bench/spawn
 tests_bench_scripts = \
@@ -154,6 +156,7 @@ tests_bench_late_SOURCES = tests/bench/late.c $(tests_bench_shared)
 tests_bench_spawn_SOURCES = tests/bench/spawn.c $(tests_bench_shared)
 tests_bench_status_SOURCES = tests/bench/status.c $(tests_bench_shared)
 # Its peer is liburcu's hash table.
+tests_bench_reap_SOURCES = tests/bench/reap.c $(tests_bench_shared)
 tests_bench_ready_SOURCES = tests/bench/ready.c tests/bench/lookup.c tests/bench/lookup.h $(tests_bench_shared)
 tests_bench_ready_LDADD = $(LDADD) -lurcu-cds
 tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
