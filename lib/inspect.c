@@ -744,6 +744,14 @@ struct result {
     struct flk_row *rows[];
 };
 
+/* The text of the row of an output's lock, by the name of its directory. */
+static char *mark(struct fk_arena *arena, const char *name)
+{
+    char text[NAME_MAX + 2] = {FK_OUTPUT_MARK};
+    memccpy(text + 1, name, '\0', NAME_MAX);
+    return (char *)fk_arena_text(arena, text);
+}
+
 int fk_looker_rows(struct looker *looker, const char *const *names, struct list *list)
 {
     const char *root;
@@ -751,12 +759,16 @@ int fk_looker_rows(struct looker *looker, const char *const *names, struct list 
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
-    snprintf(path, sizeof path, "%s/rows", root);
+    snprintf(path, sizeof path, "%s/%s", root, looker->outputs ? "once" : "rows");
     looker->rows = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (looker->rows < 0 && looker->rows != -ENOENT)
         return fk_fail_errno(looker->rows, "can't open %s", path);
-    if (!names)
-        return looker->rows < 0 ? 0 : list_names(looker->arena, looker->rows, ".", list);
+    if (!names) {
+        code = looker->rows < 0 ? 0 : list_names(looker->arena, looker->rows, ".", list);
+        for (size_t i = 0; looker->outputs && i < list->count; i++)
+            list->items[i] = mark(looker->arena, list->items[i]);
+        return code;
+    }
     for (; code == 0 && *names; names++) {
         code = fk_row_check_name(*names);
         append(looker->arena, list, (void *)*names);
@@ -812,13 +824,13 @@ static int hand_out(struct looker *looker, bool named, struct result *result)
     return count;
 }
 
-int flk_inspect(const char *const *names, struct flk_row ***rows)
+static int inspect(bool outputs, const char *const *names, struct flk_row ***rows)
 {
     struct fk_arena arena = {0};
     struct looker looker;
     struct result *result = NULL;
-    FK_ENTER();
     int code = fk_looker_open(&looker, &arena);
+    looker.outputs = outputs;
     if (code == 0)
         code = look_at_all(&looker, names);
     if (code == 0)
@@ -835,6 +847,18 @@ int flk_inspect(const char *const *names, struct flk_row ***rows)
     result->arena = arena;
     *rows = result->rows;
     return code;
+}
+
+int flk_inspect(const char *const *names, struct flk_row ***rows)
+{
+    FK_ENTER();
+    return inspect(false, names, rows);
+}
+
+int fk_inspect_outputs(struct flk_row ***rows)
+{
+    FK_ENTER();
+    return inspect(true, NULL, rows);
 }
 
 void flk_inspect_free(struct flk_row **rows)

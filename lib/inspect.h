@@ -30,4 +30,7 @@ void fk_inspect_wait(const struct fk_row *row, uint64_t number, int64_t waited_m
                      struct fk_picture *picture);
 void fk_picture_clear(struct fk_picture *picture);
 
+/* As flk_inspect(), of the locks of all outputs; the name of a row is that of its text, see output.h. */
+int fk_inspect_outputs(struct flk_row ***rows);
+
 #endif

@@ -22,6 +22,7 @@ struct looker {
     struct known *known; /* KNOWN places, by pid; NULL: none */
     struct fk_arena *arena;
     struct scratch scratch;
+    bool outputs; /* the rows are the locks of outputs */
     int rows; /* the directory */
     struct view *first, **end;
     size_t n_views;

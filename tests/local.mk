@@ -81,6 +81,8 @@ tests_cli = \
 	tests/cli/podman.t \
 	tests/cli/pool.t \
 	tests/cli/reap.t \
+	tests/cli/once_list.t \
+	tests/cli/prune.t \
 	tests/cli/run.t \
 	tests/cli/shell.t \
 	tests/cli/signals.t \

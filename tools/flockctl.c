@@ -20,8 +20,8 @@
 const struct verb *const verbs[] = {
     &verb_acquire, &verb_run,  &verb_once,   &verb_define,  &verb_resize,  &verb_remove,
     &verb_path,    &verb_dir,  &verb_status, &verb_holders, &verb_evict,   &verb_log,
-    &verb_state,   &verb_reap, &verb_gc,     &verb_id,      &verb_help,    &verb_version,
-    NULL,
+    &verb_state,   &verb_reap, &verb_gc,     &verb_prune,   &verb_id,      &verb_help,
+    &verb_version, NULL,
 };
 
 const struct verb *find_verb(const char *name)

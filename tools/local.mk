@@ -13,7 +13,9 @@ tools_flockctl_SOURCES = \
 	tools/key.c tools/key.h \
 	tools/known.c tools/known.h \
 	tools/message.c tools/message.h \
+	tools/once_list.c tools/once_list.h \
 	tools/options.c tools/options.h \
+	tools/outputs.c tools/outputs.h \
 	tools/pool.c tools/pool.h \
 	tools/probe.c tools/probe.h \
 	tools/report.c tools/report.h \
@@ -32,6 +34,7 @@ tools_flockctl_SOURCES = \
 	tools/verb_once.c \
 	tools/verb_path.c \
 	tools/verb_reap.c \
+	tools/verb_prune.c \
 	tools/verb_remove.c \
 	tools/verb_resize.c \
 	tools/verb_run.c \

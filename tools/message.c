@@ -180,6 +180,20 @@ const char *time_text(int64_t ms, char text[TIME_TEXT_SIZE])
 
 /* ---- the waiting message ---- */
 
+const char *size_text(uint64_t size, char text[SIZE_TEXT_SIZE])
+{
+    static const char units[] = "KMGTPE";
+    double value = (double)size;
+    int unit = -1;
+    for (; value >= 1024 && units[unit + 1]; unit++)
+        value /= 1024;
+    if (unit < 0)
+        snprintf(text, SIZE_TEXT_SIZE, "%d", (int)size);
+    else
+        snprintf(text, SIZE_TEXT_SIZE, value < 10 ? "%.1f%c" : "%.0f%c", value, units[unit]);
+    return text;
+}
+
 bool since_text(int64_t since_ms, char text[SINCE_TEXT_SIZE])
 {
     time_t since = (time_t)(since_ms / 1000), now = time(NULL);

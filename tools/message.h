@@ -6,6 +6,7 @@
 
 #include <flockctl.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 extern bool message_quiet, message_verbose;
 
@@ -21,6 +22,10 @@ int complain_of(int code, int conflict_status);
 /* A time as people write it: "2 s", "1500 ms". */
 #define TIME_TEXT_SIZE 32
 const char *time_text(int64_t ms, char text[TIME_TEXT_SIZE]);
+
+/* A size as people write it: "512", "4.0K", "12M". */
+#define SIZE_TEXT_SIZE 32
+const char *size_text(uint64_t size, char text[SIZE_TEXT_SIZE]);
 
 /* The time of day, of another day with its date: since. False: it is none. */
 #define SINCE_TEXT_SIZE 64

@@ -57,6 +57,9 @@ enum {
     OPT_MAX_AGE,
     OPT_FORCE,
     OPT_RETRY,
+    OPT_MAX_SIZE,
+    OPT_LIST,
+    OPT_FORGET,
 };
 
 static const struct {
@@ -115,6 +118,9 @@ static const struct {
     {{"max-age", required_argument, NULL, OPT_MAX_AGE}, GROUP_MAX_AGE},
     {{"force", no_argument, NULL, OPT_FORCE}, GROUP_ONCE},
     {{"retry", no_argument, NULL, OPT_RETRY}, GROUP_ONCE},
+    {{"max-size", required_argument, NULL, OPT_MAX_SIZE}, GROUP_PRUNE},
+    {{"list", no_argument, NULL, OPT_LIST}, GROUP_OUTPUTS},
+    {{"forget", required_argument, NULL, OPT_FORGET}, GROUP_OUTPUTS},
 };
 #define TABLE_SIZE (sizeof table / sizeof *table)
 
@@ -270,11 +276,11 @@ static bool take_limit(const char *what, const char *text, int64_t *ms)
     return true;
 }
 
-static bool take_size(const char *text, uint64_t *size)
+static bool take_size(const char *what, const char *text, uint64_t *size)
 {
     if (parse_size(text, size))
         return true;
-    complain("\"%s\" is not a size for --output-limit; give one like 4096, 10K, 5M or 2G", text);
+    complain("\"%s\" is not a size for %s; give one like 4096, 10K, 5M or 2G", text, what);
     return false;
 }
 
@@ -345,7 +351,7 @@ static bool take_value_of_run(struct options *options, int which, const char *te
         options->err = text;
         return true;
     case OPT_OUTPUT_LIMIT:
-        return take_size(text, &options->output_limit);
+        return take_size("--output-limit", text, &options->output_limit);
     case OPT_CGROUP:
         options->cgroup = text;
         return true;
@@ -405,6 +411,22 @@ static bool take_cleanup_timeout(struct options *options, const char *text)
     return options->cleanup_timeout_ms > 0;
 }
 
+static bool take_value_of_outputs(struct options *options, int which, const char *text)
+{
+    switch (which) {
+    case OPT_MAX_SIZE:
+        options->has_max_size = true;
+        return take_size("--max-size", text, &options->max_size);
+    case OPT_LIST:
+        options->list = true;
+        return true;
+    case OPT_FORGET:
+        options->forget = text;
+        return true;
+    }
+    return take_value_of_pool(options, which, text);
+}
+
 static bool take_process(const char *text, pid_t *pid)
 {
     unsigned long number;
@@ -432,7 +454,7 @@ static bool take_value_of_state(struct options *options, int which, const char *
         options->dry_run = true;
         return true;
     }
-    return take_value_of_pool(options, which, text);
+    return take_value_of_outputs(options, which, text);
 }
 
 static bool take_value_of_once(struct options *options, int which, const char *text)

@@ -30,6 +30,8 @@ enum option_group {
     GROUP_LABEL = 1 << 16, /* of those of LOCK: -l */
     GROUP_DRY_RUN = 1 << 17, /* --dry-run */
     GROUP_ONCE = 1 << 18,  /* -o --use --key --force --retry */
+    GROUP_PRUNE = 1 << 19, /* --max-size */
+    GROUP_OUTPUTS = 1 << 20, /* --list --forget */
     GROUP_MAX_AGE = 1 << 25, /* --max-age */
 };
 
@@ -61,6 +63,9 @@ struct options {
     bool tmpdir, has_max_age;
     int64_t max_age_ms; /* FLK_FOREVER: not given */
     int64_t cleanup_timeout_ms; /* 0: not given */
+    bool has_max_size, list;
+    uint64_t max_size;
+    const char *forget; /* NULL: not given */
     enum color color;
     const char *target, *use, *key; /* NULL: not given */
     bool force, retry;

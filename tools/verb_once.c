@@ -18,6 +18,7 @@
 #include "job.h"
 #include "key.h"
 #include "message.h"
+#include "once_list.h"
 #include "request.h"
 #include "signals.h"
 #include "verbs.h"
@@ -240,8 +241,26 @@ static int refuse(const struct options *options)
     return EXIT_OURS;
 }
 
+/* Forms without COMMAND. */
+static int tell_or_forget(const struct options *options)
+{
+    int status = EXIT_OURS;
+    if (options->list && options->forget)
+        complain("--list and --forget can't both be given");
+    else if (options->target || options->use || options->command)
+        complain("%s doesn't go with %s; leave one out", options->list ? "--list" : "--forget",
+                 options->target ? "--target" : options->use ? "--use" : "a command");
+    else if (check_operands(&verb_once, options, 0, options->list))
+        status = prepare_root(options);
+    if (status)
+        return status;
+    return options->list ? once_list(options->operands[0], options) : once_forget(options->forget, options);
+}
+
 static int run_once(struct options *options)
 {
+    if (options->list || options->forget)
+        return tell_or_forget(options);
     int status = refuse(options);
     if (status == 0 && !check_operands(&verb_once, options, 0, 0))
         status = EXIT_OURS;
@@ -253,7 +272,9 @@ static int run_once(struct options *options)
 const struct verb verb_once = {
     .name = "once",
     .synopsis = "once -o OUTPUT [OPTION]... -- COMMAND [ARG]...\n"
-                "flockctl once --use OUTPUT [OPTION]... -- COMMAND [ARG]...",
+                "flockctl once --use OUTPUT [OPTION]... -- COMMAND [ARG]...\n"
+                "flockctl once --list [--json] [DIR]\n"
+                "flockctl once --forget OUTPUT [OPTION]...",
     .summary = "build a file or directory once, however many ask for it",
     .help =
         "Exits at once when OUTPUT is there and current. Else one of all that ask runs COMMAND, which makes a file or "
@@ -269,6 +290,8 @@ const struct verb verb_once = {
         "      --retry                 build also when the build that was waited for has failed\n"
         "      --use OUTPUT            don't build: run COMMAND while OUTPUT, which must be there, isn't changed or "
         "pruned\n"
+        "      --list [--json] [DIR]   show what was built for a key in DIR (where we are) and below it, and who is at it\n"
+        "      --forget OUTPUT         remove it and its record, when nobody uses or builds it; then it is built again\n"
         "  -n, --nonblock              don't wait for others (= -w 0)\n"
         "  -w, --wait TIME             how long to wait for others: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
         "  -E, --conflict-exit-code N  instead of 75, when others were still at it\n"
@@ -279,7 +302,7 @@ const struct verb verb_once = {
                                                                                     "  flockctl once -o initrd.img -- "
                                                                                     "sh -c './mkinitrd "
                                                                                     "\"$FLOCKCTL_OUT\"'\n",
-    .groups = GROUP_WAIT | GROUP_LABEL | GROUP_RUN | GROUP_ONCE | GROUP_MAX_AGE,
+    .groups = GROUP_WAIT | GROUP_LABEL | GROUP_RUN | GROUP_ONCE | GROUP_MAX_AGE | GROUP_OUTPUTS | GROUP_JSON,
     .without_locks = true,
     .run = run_once,
 };

@@ -17,7 +17,7 @@ struct verb {
 
 extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_remove, verb_path, verb_dir,
     verb_status, verb_holders, verb_evict, verb_help, verb_version, verb_log, verb_id, verb_once, verb_reap, verb_state,
-    verb_gc;
+    verb_gc, verb_prune;
 
 /* Of the options about COMMAND, for the help of the verbs that take them. */
 #define RUN_HELP                                                                                                       \
