@@ -12,6 +12,7 @@ doc_man3 = \
 	doc/flk_pool.3 \
 	doc/flk_row.3 \
 	doc/flk_run.3 \
+	doc/flk_state.3 \
 	doc/libflockctl.3
 dist_man_MANS = doc/flockctl.1 doc/flockctl.7 $(doc_man3)
 EXTRA_DIST += doc/links.awk
