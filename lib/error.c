@@ -96,6 +96,18 @@ void fk_error_restore(const struct fk_detail *saved)
         strcpy(detail, saved->text);
 }
 
+char *fk_error_take(void)
+{
+    return detail ? strdup(detail) : NULL;
+}
+
+void fk_error_give_back(char *taken)
+{
+    if (taken && room())
+        strcpy(detail, taken);
+    free(taken);
+}
+
 const char *flk_error_detail(void)
 {
     return detail ? detail : "";

@@ -24,5 +24,8 @@ struct fk_detail {
 };
 void fk_error_save(struct fk_detail *saved);
 void fk_error_restore(const struct fk_detail *saved);
+/* The same for where the stack may be small. NULL: there is none, or no memory for it. */
+char *fk_error_take(void);
+void fk_error_give_back(char *taken); /* frees it */
 
 #endif

@@ -28,11 +28,8 @@ static void hash_both(const struct fk_output *output, const char *key, char text
 
 static int open_file(const struct fk_output *output)
 {
-    char path[PATH_MAX];
-    if (fk_row_path(output->row, path) < 0 || strlen(path) + sizeof "/failure" > sizeof path)
-        return -ENOENT;
-    strcat(path, "/failure");
-    return fk_fd_open(AT_FDCWD, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    FK_CLOSE_FD int row = fk_row_open_directory(output->row);
+    return row < 0 ? row : fk_fd_open(row, "failure", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 }
 
 static bool read_builder(int fd, struct fk_record *builder)
@@ -77,29 +74,26 @@ bool fk_failure_read(const struct fk_output *output, const char *key, const char
 static int write_file(int fd, const struct fk_output *output, const char *key, const char *id, int code,
                       const char *said, size_t length)
 {
-    char text[FK_RECORD_SIZE + HEAD_SIZE + FK_SAID_MAX], *head = text + FK_RECORD_SIZE, which[FOR_SIZE];
+    char text[FK_RECORD_SIZE + HEAD_SIZE], *head = text + FK_RECORD_SIZE, which[FOR_SIZE];
     const struct fk_record_spec spec = {.id = id};
     if (length > FK_SAID_MAX) {
         said += length - FK_SAID_MAX;
         length = FK_SAID_MAX;
     }
-    memset(text, ' ', FK_RECORD_SIZE + HEAD_SIZE);
+    memset(text, ' ', sizeof text);
     int written = fk_record_write(text, FK_RECORD_SIZE, &spec);
     if (written < 0)
         return written;
     hash_both(output, key, which);
     head[sprintf(head, "code=%d\nfor=%s\nsaid=%zu\n", code, which, length)] = ' ';
-    memcpy(head + HEAD_SIZE, said, length);
-    return fk_fd_write_at(fd, text, FK_RECORD_SIZE + HEAD_SIZE + length, 0);
+    written = fk_fd_write_at(fd, said, length, sizeof text);
+    return written < 0 ? written : fk_fd_write_at(fd, text, sizeof text, 0);
 }
 
 void fk_failure_write(const struct fk_output *output, const char *key, const char *id, int code, const char *said,
                       size_t length)
 {
-    char path[PATH_MAX];
-    if (fk_row_path(output->row, path) < 0)
-        return;
-    FK_CLOSE_FD int row = fk_fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    FK_CLOSE_FD int row = fk_row_open_directory(output->row);
     FK_CLOSE_FD int fd =
         row < 0 ? row
                 : fk_fd_open(row, "failure.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, FILE_MODE);

@@ -191,7 +191,7 @@ static bool is_there(const char *text)
     struct fk_output output = {.directory = -1};
     struct stat status;
     char path[PATH_MAX];
-    fk_row_output(text, path);
+    fk_row_output(text, path, PATH_MAX);
     if (!path[0])
         return true;
     int code = fk_output_open(path, &output);

@@ -98,7 +98,7 @@ static void put_name(FILE *out, const char *row)
     char name[PATH_MAX];
     snprintf(name, sizeof name, "%.*s", slash ? (int)(slash - row) : (int)strlen(row), row);
     if (name[0] == FK_OUTPUT_MARK)
-        fk_row_output(strdupa(name), name);
+        fk_row_output(strdupa(name), name, sizeof name);
     put_string(out, "name", name);
     if (slash)
         put_string(out, "under", id + 1);

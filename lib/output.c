@@ -125,16 +125,15 @@ static int look_at_directory(struct fk_output *output)
 
 static int make_path(const char *name, size_t length, struct fk_output *output)
 {
-    char link[40], directory[PATH_MAX];
+    char link[40];
     snprintf(link, sizeof link, "/proc/self/fd/%d", output->directory);
-    ssize_t got = readlink(link, directory, sizeof directory - 1);
-    if (got < 0)
-        return fk_fail_errno(-errno, "can't find out the path of the output's directory");
-    directory[got] = '\0';
-    output->path = malloc((size_t)got + 1 + length + 1);
+    output->path = malloc(PATH_MAX + 1 + length + 1);
     if (!output->path)
         return fk_fail(-ENOMEM, "out of memory");
-    char *at = stpcpy(output->path, strcmp(directory, "/") == 0 ? "" : directory);
+    ssize_t got = readlink(link, output->path, PATH_MAX);
+    if (got < 0)
+        return fk_fail_errno(-errno, "can't find out the path of the output's directory");
+    char *at = output->path + (got > 1 ? got : 0); /* of "/" nothing */
     *at++ = '/';
     output->name = at;
     *(char *)mempcpy(at, name, length) = '\0';

@@ -100,11 +100,10 @@ static bool is_remains(int directory)
 unsigned fk_private_sweep(int directory)
 {
     DIR *stream;
-    struct fk_detail detail;
     unsigned count = 0;
     if (fk_fd_open_directory(directory, ".", &stream) < 0)
         return 0;
-    fk_error_save(&detail);
+    char *detail = fk_error_take();
     for (struct dirent *entry; (entry = readdir(stream));) {
         if (strncmp(entry->d_name, FK_PRIVATE_PREFIX, sizeof FK_PRIVATE_PREFIX - 1) != 0)
             continue;
@@ -113,7 +112,7 @@ unsigned fk_private_sweep(int directory)
             count += fk_remove_tree(directory, entry->d_name, FK_REMOVE_OWN_ONLY) == 0;
     }
     fk_fd_close_directory(stream);
-    fk_error_restore(&detail);
+    fk_error_give_back(detail);
     return count;
 }
 
@@ -179,12 +178,11 @@ int fk_private_open(const struct fk_output *output, const char *id, struct fk_pr
 
 void fk_private_close(struct fk_private *private)
 {
-    struct fk_detail detail;
     if (private->directory < 0)
         return;
-    fk_error_save(&detail);
+    char *detail = fk_error_take();
     fk_remove_tree(private->output->directory, private->name, FK_REMOVE_OWN_ONLY);
-    fk_error_restore(&detail);
+    fk_error_give_back(detail);
     fk_fd_close(&private->directory);
     free(private->path);
     private->path = NULL;
@@ -283,7 +281,7 @@ static int sync_parent(int directory)
 struct renames {
     const struct fk_private *private;
     struct aside stamp;
-    char stamp_path[PATH_MAX]; /* in DIR */
+    char stamp_path[NAME_MAX + 1]; /* in DIR */
     bool stamped, exchanged, stamp_exchanged;
 };
 
@@ -354,7 +352,7 @@ int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *s
     const struct fk_output *output = private->output;
     struct renames renames = {.private = private, .stamp = aside(output->name, "stamp"), .stamped = stamp != NULL};
     struct stat status;
-    fk_stamp_path(output->name, renames.stamp_path);
+    fk_stamp_name(output->name, renames.stamp_path);
     int code = look_at_made(private, &status);
     if (code < 0)
         return code;

@@ -99,27 +99,35 @@ static const char *last_part(const char *text)
     return text[0] == FK_OUTPUT_MARK ? text + 1 : text;
 }
 
-void fk_row_output(const char *text, char path[PATH_MAX])
+int fk_row_open_directory(const char *text)
 {
-    char row[PATH_MAX + sizeof "/output"];
-    path[0] = '\0';
-    if (fk_row_path(text, row) < 0)
-        return;
-    strcat(row, "/output");
-    if (fk_fd_read_text(AT_FDCWD, row, path, PATH_MAX) < 0)
+    const char *root;
+    char place[FK_ROW_PLACE_SIZE];
+    int code = fk_root_path(&root);
+    return code < 0 ? code
+                    : fk_fd_open(AT_FDCWD, FK_ROOT_BELOW(root, fk_row_place(text, place)),
+                                 O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+ssize_t fk_row_output(const char *text, char *path, size_t size)
+{
+    FK_CLOSE_FD int row = fk_row_open_directory(text);
+    ssize_t length = row < 0 ? row : fk_fd_read_text(row, "output", path, size);
+    if (length < 0)
         path[0] = '\0';
+    return length;
 }
 
 const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *shown)
 {
-    char path[PATH_MAX];
     const char *slash = memchr(text, '/', length);
     snprintf(shown->text, sizeof shown->text, "%.*s", (int)(slash ? slash - text : (ptrdiff_t)length), text);
     if (text[0] != FK_OUTPUT_MARK)
         return shown->text;
-    fk_row_output(shown->text, path);
-    if (path[0])
+    char *path = malloc(PATH_MAX);
+    if (path && fk_row_output(shown->text, path, PATH_MAX) > 0)
         fk_output_show(path, shown->text);
+    free(path);
     return shown->text;
 }
 
@@ -351,13 +359,16 @@ bool fk_row_is_current(const struct fk_row *row)
 /* Neither `remove` nor `path` can help here: they would have to take its slots and open its latch. */
 int fk_row_damaged(const char *text, const char *what)
 {
-    char path[PATH_MAX];
+    char place[FK_ROW_PLACE_SIZE];
     struct fk_row_shown shown;
-    if (fk_row_path(text, path) < 0)
-        path[0] = '\0';
+    const char *root;
+    if (fk_root_path(&root) < 0)
+        root = "";
+    fk_row_place(text, place);
     if (text[0] == FK_OUTPUT_MARK)
         text = fk_row_show(text, strlen(text), &shown);
-    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s", text, what, path);
+    return fk_fail(-EBADMSG, "the row %s is damaged: %s; when nobody uses it, delete it: rm -r %s%s", text, what, root,
+                   place);
 }
 
 /* access: O_RDWR, or O_RDONLY for those who only look. -ENOENT without a sentence. */

@@ -66,8 +66,10 @@ int fk_row_check_name(const char *name);
 const char *fk_row_place(const char *text, char place[FK_ROW_PLACE_SIZE]);
 /* The same with the lock directory. */
 int fk_row_path(const char *text, char path[PATH_MAX]);
-/* The output whose lock that row is, as that file `output` tells; "": it can't be told. */
-void fk_row_output(const char *text, char path[PATH_MAX]);
+/* Opens its directory, to look at what is in there; or -errno. */
+int fk_row_open_directory(const char *text);
+/* The output whose lock that row is, as its file `output` tells; its length. "" and -errno: it can't be told. */
+ssize_t fk_row_output(const char *text, char *path, size_t size);
 /* What people call a row: its name, or the output whose lock it is. What lies below a hold is called as what it lies below. */
 struct fk_row_shown {
     char text[FK_OUTPUT_SHOWN_SIZE];

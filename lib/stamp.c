@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "stamp.h"
 
+#include <alloca.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -39,7 +40,11 @@ bool fk_identity_is(const struct fk_identity *a, const struct fk_identity *b)
 
 /* ---- where it is ---- */
 
-int fk_stamp_path(const char *output, char path[PATH_MAX])
+#define SUFFIX ".flockctl"
+/* Bytes that the path of its stamp has at most, with its NUL. */
+#define PATH_SIZE(output) (strlen(output) + FK_OUTPUT_HASH_SIZE + sizeof "." SUFFIX)
+
+static int make_path(const char *output, char *path, size_t size)
 {
     size_t end = strlen(output), begin;
     char hash[FK_OUTPUT_HASH_SIZE];
@@ -53,8 +58,18 @@ int fk_stamp_path(const char *output, char path[PATH_MAX])
         name = hash;
         end = begin + sizeof hash - 1;
     }
-    int length = snprintf(path, PATH_MAX, "%.*s.%.*s.flockctl", (int)begin, output, (int)(end - begin), name);
-    return length < PATH_MAX ? 0 : -ENAMETOOLONG;
+    int length = snprintf(path, size, "%.*s.%.*s" SUFFIX, (int)begin, output, (int)(end - begin), name);
+    return (size_t)length < size ? 0 : -ENAMETOOLONG;
+}
+
+int fk_stamp_path(const char *output, char path[PATH_MAX])
+{
+    return make_path(output, path, PATH_MAX);
+}
+
+void fk_stamp_name(const char *name, char file[NAME_MAX + 1])
+{
+    make_path(name, file, NAME_MAX + 1);
 }
 
 /* ---- read ---- */
@@ -129,8 +144,9 @@ int fk_stamp_open(int at, const char *output, struct fk_stamp *out)
 {
     struct fk_stamp stamp = {.fd = -1};
     struct stat status;
-    char path[PATH_MAX];
-    if (fk_stamp_path(output, path) < 0)
+    size_t size = PATH_SIZE(output);
+    char *path = size < PATH_MAX ? alloca(size) : NULL;
+    if (!path || make_path(output, path, size) < 0)
         return -ENOENT;
     stamp.fd = fk_fd_open(at, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
     int code = stamp.fd < 0 ? -ENOENT : 0;

@@ -46,6 +46,8 @@ struct fk_stamp {
 
 /* Where the stamp of that output (a path, relative to wherever) is. -ENAMETOOLONG without a sentence. */
 int fk_stamp_path(const char *output, char path[PATH_MAX]);
+/* Of one whose name that is, in its directory. */
+void fk_stamp_name(const char *name, char file[NAME_MAX + 1]);
 /* For fk_stamp_close(). Without a sentence: -ENOENT, there is none, or what is there is none of ours. */
 int fk_stamp_open(int at, const char *output, struct fk_stamp *stamp);
 void fk_stamp_close(struct fk_stamp *stamp);

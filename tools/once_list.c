@@ -76,7 +76,7 @@ static void add_new(struct lines *lines, const char *root, struct flk_row **rows
         struct line line = {.slot = rows[i]->under || rows[i]->n_slots == 0 ? NULL : rows[i]->slots[0]};
         if (!slot_is_taken(line.slot) || is_shared(&line) || is_listed(lines, line.slot))
             continue;
-        fk_row_output(rows[i]->name, path);
+        fk_row_output(rows[i]->name, path, sizeof path);
         if (strncmp(path, root, length) != 0 || (path[length] != '/' && length > 1))
             continue;
         line.path = strdup(path);

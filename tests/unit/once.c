@@ -411,6 +411,43 @@ static void threads(void)
     reset();
 }
 
+static int fail_build(const char *path, void *data)
+{
+    (void)path;
+    (void)data;
+    return 5;
+}
+
+static void *ask_for_all(void *data)
+{
+    struct flk_once_spec spec = spec_of(data, "k");
+    int bad = flk_once(&spec, 0) != 0;
+    spec.key = "l";
+    bad += flk_once(&spec, 0) != 0;
+    spec.key = NULL;
+    bad += flk_once(&spec, 0) != 0;
+    spec.build = fail_build;
+    spec.flags = FLK_ONCE_FORCE;
+    bad += flk_once(&spec, 0) != 5;
+    bad += use_missing(data) != 0;
+    return (void *)(intptr_t)bad;
+}
+
+/* With the least stack that there is. */
+static void small_stack(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    void *bad = NULL;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, (size_t)PTHREAD_STACK_MIN);
+    pthread_create(&thread, &attributes, ask_for_all, (void *)test_path("small"));
+    pthread_join(thread, &bad);
+    pthread_attr_destroy(&attributes);
+    ok(bad == NULL, "a thread with the smallest stack builds, fails and uses");
+    reset();
+}
+
 static int build_and_wait_for_cancel(const char *path, void *data)
 {
     (void)path;
@@ -469,6 +506,8 @@ int main(void)
     limits_and_use();
     past_users();
     threads();
+    if (!test_is_slow())
+        small_stack();
     cancelled();
     bad_specs();
     return done_testing();

@@ -151,7 +151,7 @@ static void lock(void)
     char path[PATH_MAX], expected[PATH_MAX + 32];
     is_int(fk_acquire_output(&output, false, NULL, 0, FLK_FOREVER, &hold), 0, "its lock is acquired");
     is_str(flk_hold_name(hold, 0), output.path, "the hold is called by the path");
-    fk_row_output(output.row, path);
+    fk_row_output(output.row, path, sizeof path);
     is_str(path, output.path, "which the row has in a file");
     is_int(test_entries(test_path("root/rows")), -1, "it isn't among the names");
     is_int(test_in_child(try_in_child, result), 0, "another process tries, by another spelling");
