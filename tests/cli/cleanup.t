@@ -139,6 +139,67 @@ is "$(variable FLOCKCTL_ID)|$(variable FLOCKCTL_NAME)" "$(sed -n 's/^FLOCKCTL_ID
 is "$(variable FLOCKCTL_DEADLINE)" "" "but not the command's deadline"
 cd "$T" || exit
 
+# ---- kill -9 ----
+
+# shellcheck disable=SC2016
+hold h --tmpdir --label killed --cleanup 'echo "cleanup $FLOCKCTL_STATE_ATTEMPT $FLOCKCTL_STATE_LABEL" >>"$T/log"; ls -d "$TMPDIR" >/dev/null || echo lost >>"$T/log"' db
+directory=$(sed -n 's/^FLOCKCTL_TMPDIR=//p' "$T/h.env")
+ok "a directory" [ -d "$directory" ]
+queue next db
+: >"$T/log"
+kill -KILL "$h_pid"
+reap h
+has_it next
+log_is "cleanup 1 killed next" "flockctl is killed: the next one cleans up before it has the lock"
+not_ok "the directory is gone" [ -e "$directory" ]
+nothing_registered "killed"
+let_go next
+like "$err" "cleaned up what pid $h_pid has left" "and says so"
+
+# shellcheck disable=SC2016
+background job flockctl run --tmpdir --cleanup 'echo "$FLOCKCTL_STATE_ATTEMPT" >>"$T/log"' -- sh -c 'echo "$TMPDIR" >"$T/run.dir.new"; mv "$T/run.dir.new" "$T/run.dir"; exec sleep 1000'
+wait_for '[ -e "$T/run.dir" ]'
+: >"$T/log"
+kill -KILL "$job_pid"
+reap job
+flockctl -q reap
+log_is 1 "without a lock: flockctl reap does it"
+not_ok "with the directory" [ -e "$(cat "$T/run.dir")" ]
+
+# In the middle of the cleanup: what the next one begins is the second attempt, when the first has ended.
+rm -f "$T/begun"
+# shellcheck disable=SC2016
+hold h --cleanup 'echo "begins $FLOCKCTL_STATE_ATTEMPT" >>"$T/log"; [ "$FLOCKCTL_STATE_ATTEMPT" != 1 ] || { : >"$T/begun"; exec sleep 1000; }' db
+: >"$T/log"
+timeout 10 sh -c 'echo >"$1"' sh "$T/h.go"
+wait_for '[ -e "$T/begun" ]'
+kill -KILL "$h_pid"
+reap h
+run flockctl -q acquire -w 100 db -- sh -c 'echo next >>"$T/log"'
+log_is "begins 1 begins 2 next" "killed while it cleaned up: it is done again, and told so"
+nothing_registered "killed while it cleaned up"
+
+# At random moments. Whoever comes next cleans up what is left, and at last flockctl reap.
+mkdir "$T/tmp"
+: >"$T/started"
+: >"$T/cleaned"
+count=$((25 * ${STRESS_SCALE:-1}))
+awk -v n="$count" -v seed="$$" 'BEGIN { srand(seed); while (n-- > 0) printf "%.4f\n", rand() * rand() * 0.1 }' >"$T/delays"
+while read -r delay; do
+    # shellcheck disable=SC2016
+    background job env TMPDIR="$T/tmp" "$FLOCKCTL" -q acquire --tmpdir --cleanup 'echo "$FLOCKCTL_ID $FLOCKCTL_STATE_ATTEMPT" >>"$T/cleaned"' x -- \
+        sh -c 'echo "$FLOCKCTL_ID" >>"$T/started"; : >"$TMPDIR/file"; chmod 0 "$TMPDIR"'
+    sleep "$delay"
+    kill -KILL "$job_pid" 2>/dev/null
+    reap job
+done <"$T/delays"
+flockctl -q reap
+lost=$(sort "$T/started" | while read -r id; do grep -q "^$id " "$T/cleaned" || echo "$id"; done)
+is "$lost" "" "flockctl is killed at $count random moments: no cleanup is lost ($(wc -l <"$T/started") commands, $(wc -l <"$T/cleaned") cleanups)"
+is "$(sort "$T/cleaned" | uniq -d)" "" "none is done twice, but that a killed one is begun again"
+is "$(ls -A "$T/tmp")" "" "no directory is left"
+nothing_registered "random moments"
+
 # ---- when it fails ----
 
 # shellcheck disable=SC2016

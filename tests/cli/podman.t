@@ -104,6 +104,24 @@ is "$status" 0 "and the row is free in the end"
 all_ran
 nothing_left again
 
+# ---- orphaned ----
+
+# flockctl is killed, and podman with it; the container goes on, and keeps the slot. Whoever wants that next removes it.
+FLOCKCTL_DIR=$T/orphans # where nobody has looked yet for what is to be cleaned up; else that may be up to a minute later
+background orphan "$FLOCKCTL" -q acquire --tmpdir --cleanup 'podman rm -f -t 0 "$FLOCKCTL_ID"' engine -- \
+    sh -c 'echo "$FLOCKCTL_ID" >"$T/orphan.id"; echo "$TMPDIR" >"$T/orphan.dir"; exec "$T/run" sh -c "echo up >>/records/orphan; exec /bin/busybox sleep 1000"'
+wait_for '[ -s "$records/orphan" ]'
+kill -KILL "$orphan_pid"
+reap orphan
+is "$status" 137 "the flockctl of a container is killed"
+id=$(cat "$T/orphan.id")
+ok "the container goes on" [ "$(podman inspect -f '{{.State.Status}}' "$id")" = running ]
+run flockctl acquire -w 100 engine -- podman container exists "$id"
+is "$status" 1 "the next acquirer doesn't find it any more"
+like "$err" "cleaned up what pid $orphan_pid has left: podman rm" "it has removed it before it had the lock"
+not_ok "and the directory that it had" [ -e "$(cat "$T/orphan.dir")" ]
+is "$(registered)" "" "nothing is left to be cleaned up"
+
 left=$(podman ps -aq --filter "label=flockctl-test=$T")
 [ -z "$left" ] || podman rm -f $left >/dev/null 2>&1
 done_testing
