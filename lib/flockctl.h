@@ -7,13 +7,14 @@
  *   slots of one or several names; what it becomes is a hold. Who can't be served at once stands in the row's queue:
  *   first come, first served, whatever each asks for. The kernel holds every lock (flock(2) on a FIFO that stays open),
  *   so a holder that is killed has released it at that moment; there is no daemon, no signal, no thread and no polling.
- *   A run is a command and all that it starts, looked after until nothing of it is left. The tool, flockctl(1), uses
- *   the same locks.
+ *   A run is a command and all that it starts, looked after until nothing of it is left. An output is built once, by one
+ *   of all that need it. State is what is to be undone when its owner is gone. The tool, flockctl(1), does all of that
+ *   with the same locks.
  *
  * CALLING SEQUENCE
  *   flk_acquire() or flk_acquire_many(), work, flk_hold_release(). In a program with a loop of its own:
  *   flk_request_start(), poll flk_request_fd(), flk_request_step() whenever that is readable, flk_request_cancel() at
- *   the end. Nothing has to be set up before, or taken down after.
+ *   the end. A command: flk_run(). An output: flk_once(). Nothing has to be set up before, or taken down after.
  *
  * EXAMPLE
  *   #include <err.h>
@@ -77,6 +78,9 @@
  *                  forks by itself, flk_hold_inherit() and flk_hold_environ().
  *   _exit()        and exit(), a signal, an end of main(): the kernel releases what is held. It wasn't released by its
  *                  holder, so the next one is told that it was abandoned.
+ *   pthread_cancel()
+ *                  ends a blocking call only while it sleeps, and leaves no slot, descriptor or place in a queue. A C++
+ *                  exception that leaves a callback does the same; a longjmp() doesn't.
  *   dlclose()      doesn't unload the library, and what is held stays held: release first.
  *   SIGSTOP        A waiter that is stopped is passed over by those behind it after one to two seconds, also the one
  *                  whose turn it is; when it goes on, it queues again. A stopped holder keeps its lock. A process that

@@ -245,6 +245,11 @@ public:
         return std::vector<unsigned>(numbers, numbers + count);
     }
     unsigned slot(std::size_t index = 0) const { return slots(index).front(); }
+    std::string value(std::size_t index = 0, std::size_t slot_index = 0) const /* "": the name is no pool */
+    {
+        const char *text = flk_hold_value(raw, index, slot_index);
+        return text ? text : "";
+    }
     bool abandoned() const noexcept { return flk_hold_abandoned(raw) != 0; }
     const flk_holder *predecessor() const noexcept { return flk_hold_predecessor(raw); }
     std::chrono::milliseconds waited() const { return std::chrono::milliseconds(flk_hold_waited_ms(raw)); }

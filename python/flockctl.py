@@ -98,6 +98,7 @@ def _load():
         ("flk_hold_names", ctypes.c_size_t, [pointer]),
         ("flk_hold_name", text, [pointer, ctypes.c_size_t]),
         ("flk_hold_slots", ctypes.c_size_t, [pointer, ctypes.c_size_t, ctypes.POINTER(ctypes.POINTER(ctypes.c_uint))]),
+        ("flk_hold_value", text, [pointer, ctypes.c_size_t, ctypes.c_size_t]),
         ("flk_hold_abandoned", number, [pointer]),
         ("flk_hold_waited_ms", ctypes.c_int64, [pointer]),
         ("flk_hold_inherit", number, [pointer, number]),
@@ -161,6 +162,11 @@ class Hold:
         """The numbers of the slots of the name at that position."""
         numbers = ctypes.POINTER(ctypes.c_uint)()
         return numbers[: _flk.flk_hold_slots(self._own(), index, ctypes.byref(numbers))]
+
+    def values(self, index=0):
+        """What those slots stand for, in a pool; else None for each."""
+        values = [_flk.flk_hold_value(self._own(), index, i) for i in range(len(self.slots(index)))]
+        return [value and value.decode() for value in values]
 
     @property
     def abandoned(self):

@@ -61,6 +61,11 @@ class Holds(unittest.TestCase):
             with flockctl.acquire(flockctl.Want("three")) as rest:
                 self.assertEqual(rest.slots(), [2])
 
+    def test_values(self):
+        subprocess.check_call([TOOL, "define", "pool", "--values", "20001,20002"])
+        with flockctl.acquire(flockctl.Want("pool", count=2), "a") as hold:
+            self.assertEqual((hold.values(), hold.values(1)), (["20001", "20002"], [None]))
+
     def test_shared(self):
         with flockctl.acquire("a", shared=True, timeout=0):
             self.assertEqual((flockctl.held("a"), others("a", "--shared"), others("a")), (1, 0, 75))

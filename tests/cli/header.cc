@@ -56,6 +56,13 @@ static void what_it_says()
     ok(many.slots() == std::vector<unsigned>({0, 1}) && many.slot(1) == 0, "slots and their numbers");
     flockctl::hold rest(flockctl::want("engine"));
     is_int(rest.slot(), 2, "the third");
+    const char *const ports[] = {"20001", "20002"};
+    flk_pool pool = flk_pool();
+    pool.values = ports;
+    pool.n_values = 2;
+    flockctl::check(flk_pool_define("ports", &pool));
+    flockctl::hold port("ports"), all(flockctl::want("ports"));
+    ok(port.value() == "20001" && all.value(0, 0) == "20002" && rest.value().empty(), "what slots stand for");
     ok(!many.abandoned() && !many.predecessor() && many.waited() >= milliseconds(0), "whether it was abandoned");
     ok(!many.id().empty() && many.id() != both.id(), "ids");
     flockctl::hold reader(flockctl::want("r").shared()), other(flockctl::want("r").shared());
