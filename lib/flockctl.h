@@ -151,12 +151,24 @@ const char *flk_root_warning(void);
 int flk_row_define(const char *name, unsigned slots) FLK_MUST_CHECK FLK_NONNULL(1);
 
 /* A pool is a row whose slots stand for something: ports, addresses, devices, one value each. Whoever gets a slot gets its value
- * (flk_hold_value()), and nobody else has that meanwhile. The values never change; to have others, remove the row. */
+ * (flk_hold_value()), and nobody else has that meanwhile. The values never change; to have others, remove the row.
+ *
+ * With a check, a free slot whose value is in use by somebody outside of the pool is passed over, and looked at again after a second:
+ *   "tcp-port"   a port, as PORT, ADDRESS:PORT or [ADDRESS]:PORT, that can't be bound and listened on (the program needs no right to
+ *                anything else than that)
+ *   "udp-port"   the same for UDP
+ *   "path-free"  an absolute path that a process has open, where that may be seen; a block device that the kernel uses (mounted, a
+ *                connected nbd); a socket on which somebody listens. A path that isn't there is free
+ *   other        a command, run as by flk_run() with FLOCKCTL_VALUE, FLOCKCTL_SLOT and FLOCKCTL_NAME by /bin/sh -c, without input and output: exit
+ *                status 0, it is usable. In use: any other, or not done in 10 s
+ * Requests are served in turn, so those behind one whose command looks at a value wait for that. One that doesn't wait for others
+ * (timeout_ms 0) does wait for its command. A pool with a check can't be shared. Additional errors of a request: what
+ * flk_run_start() gives; -ENOEXEC: the command can't be run; -EACCES: the port may not be bound. */
 enum flk_pool_flags { FLK_POOL_SPREAD = 1 << 0 }; /* hand out the free one that was unused longest, not the lowest */
 struct flk_pool {
     const char *const *values; /* of slot 0, 1, ...: all different */
     size_t n_values;           /* 1 to FLK_SLOTS_MAX */
-    const char *check;         /* to come; NULL */
+    const char *check;         /* "tcp-port", "udp-port", "path-free" or a command; NULL: none */
     unsigned flags;            /* enum flk_pool_flags */
     unsigned reserved0;
     uint64_t reserved[4]; /* 0, else -EINVAL */
@@ -219,6 +231,8 @@ struct flk_waiting {
     const struct flk_holder *acquirer; /* who acquired what the holder merely keeps, and is gone; NULL: the holder did */
     const char *holder_wants;          /* what the holder, or a process that it has started, waits for itself; NULL */
     const struct flk_holder *wanting;  /* that process; NULL */
+    const char *blocked;               /* of a pool: a value that its check has found in use by others; NULL: none */
+    unsigned n_blocked;                /* how many values there are of these */
 };
 
 struct flk_options {
@@ -347,7 +361,8 @@ int flk_once_get(const char *output, const char *key, int64_t recheck_ms) FLK_MU
  *   HELD        by the process that acquired it, or by one that left no record (it joined in by hand)
  *   INHERITED   the process that acquired it has died or let go, and others have its descriptor still
  *   ABANDONED   nobody has it, and the last holder died without releasing: the next one will be told
- *   BLOCKED     its file is no FIFO of ours: nobody can take it */
+ *   BLOCKED     nobody has it, but the pool's check has found its value in use by others; or its file is no FIFO of ours: nobody
+ *               can take it */
 enum flk_slot_state { FLK_SLOT_FREE, FLK_SLOT_HELD, FLK_SLOT_INHERITED, FLK_SLOT_ABANDONED, FLK_SLOT_BLOCKED };
 
 struct flk_slot {
@@ -357,6 +372,7 @@ struct flk_slot {
     const struct flk_holder *const *holders;
     size_t n_holders;              /* 0 of a taken slot: it changed hands too quickly to tell */
     const struct flk_holder *last; /* INHERITED, ABANDONED: who acquired it; NULL: not known */
+    int64_t blocked_ms; /* BLOCKED: when its value was found in use, since the epoch; 0: its file is damaged */
 };
 
 struct flk_waiter {

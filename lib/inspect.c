@@ -12,10 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "error.h"
 #include "fd.h"
 #include "looker.h"
 #include "owner.h"
+#include "pool.h"
 #include "proc.h"
 #include "queue.h"
 #include "registry.h"
@@ -491,6 +493,42 @@ static int look_under(struct looker *looker, const char *name, const struct fk_r
     return code;
 }
 
+#define COMMAND_COUNTS_MS 10000 /* what a command has found, for so long */
+
+/* What was found is looked at again, if that can be done without disturbing anybody. */
+static bool is_blocked(const struct fk_row *row, unsigned slot, int64_t found_ms)
+{
+    const char *check = row->values->check;
+    if (fk_check_is_command(check))
+        return now_ms() - found_ms < COMMAND_COUNTS_MS;
+    return fk_check_look(check, row->text, row->values->value[slot]) == 1;
+}
+
+/* Of all slots; those that nobody has are set to BLOCKED when all is known of them. */
+static int find_blocked(const struct fk_row *row, struct flk_row *shown)
+{
+    int64_t *found = malloc(row->slots * sizeof *found);
+    int code = found ? fk_pool_read_blocked(row, found) : -ENOMEM;
+    for (unsigned slot = 0; code == 0 && slot < shown->n_slots; slot++) {
+        int64_t found_ms = found[slot] / 1000000;
+        if (found_ms && shown->slots[slot]->n_holders == 0 && is_blocked(row, slot, found_ms))
+            ((struct flk_slot *)shown->slots[slot])->blocked_ms = found_ms;
+    }
+    free(found);
+    return code;
+}
+
+static void set_blocked(const struct flk_row *row)
+{
+    for (size_t i = 0; i < row->n_slots; i++) {
+        struct flk_slot *slot = (struct flk_slot *)row->slots[i];
+        if (slot->blocked_ms && (slot->state == FLK_SLOT_FREE || slot->state == FLK_SLOT_ABANDONED))
+            slot->state = FLK_SLOT_BLOCKED;
+        else
+            slot->blocked_ms = 0;
+    }
+}
+
 /* Slots of a row below a hold have the values of that hold's slots. */
 static int show_values(struct looker *looker, const struct fk_row *row, const struct fk_row *outer,
                        struct flk_row *shown)
@@ -514,6 +552,8 @@ static int look_at_open_row(struct looker *looker, struct view *view, const stru
     int code = fk_looker_slots(looker, row, &view->row);
     if (code == 0)
         code = show_values(looker, row, outer, &view->row);
+    if (code == 0 && !outer && fk_pool_checks(row))
+        code = find_blocked(row, &view->row);
     if (code == 0)
         code = list_waiters(looker, row, &view->row);
     return code == 0 && !view->row.under ? look_under(looker, view->row.name, row) : code;
@@ -787,6 +827,8 @@ static int look_at_all(struct looker *looker, const char *const *names)
             code = look_at_row(looker, list.items[i], NULL, NULL);
     if (code == 0)
         code = fk_looker_answer(looker, NULL);
+    for (struct view *view = looker->first; code == 0 && view; view = view->next)
+        set_blocked(&view->row);
     return code == 0 && looker->arena->failed ? fk_fail(-ENOMEM, "out of memory") : code;
 }
 

@@ -4,6 +4,7 @@ libflk_sources = \
 	lib/arena.c lib/arena.h \
 	lib/cancel.c lib/cancel.h \
 	lib/cgroup.c lib/cgroup.h \
+	lib/check.c lib/check.h \
 	lib/config.c lib/config.h \
 	lib/copy.c lib/copy.h \
 	lib/deadline.c lib/deadline.h \
@@ -50,6 +51,7 @@ libflk_sources = \
 	lib/state.c lib/state.h \
 	lib/supervise.c lib/supervise.h \
 	lib/tree.c lib/tree.h \
+	lib/trial.c lib/trial.h \
 	lib/utf8.c lib/utf8.h \
 	lib/values.c lib/values.h \
 	lib/waiting.c lib/waiting.h

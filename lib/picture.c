@@ -7,6 +7,7 @@
 
 #include "looker.h"
 #include "owner.h"
+#include "pool.h"
 #include "proc.h"
 #include "queue.h"
 #include "shared.h"
@@ -153,7 +154,11 @@ void fk_inspect_wait(const struct fk_row *row, uint64_t number, int64_t waited_m
                      struct fk_picture *picture)
 {
     struct looker looker;
+    unsigned blocked = 0;
     *picture = (struct fk_picture){.waiting = {.name = row->text, .slots = row->slots, .waited_ms = waited_ms}};
+    picture->waiting.n_blocked = fk_pool_checks(row) ? fk_pool_count_blocked(row, &blocked) : 0;
+    if (picture->waiting.n_blocked > 0)
+        picture->waiting.blocked = row->values->value[blocked];
     find_exclusive(row, picture);
     if (row->slots == 1)
         fk_shared_foreach(row, find_one_shared, picture);

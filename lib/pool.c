@@ -2,6 +2,7 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,60 @@ static int64_t now(void)
     struct timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* ---- blocked ---- */
+
+int fk_pool_read_blocked(const struct fk_row *row, int64_t *found)
+{
+    size_t size = row->slots * FK_BLOCKED_LINE;
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, "blocked", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    char *text = malloc(size + 1);
+    if (!text)
+        return fk_fail(-ENOMEM, "out of memory");
+    if (fd == -EMFILE || fd == -ENFILE) {
+        free(text);
+        return fk_fail_errno(fd, "can't read which slots of %s are blocked", row->text);
+    }
+    bool whole = fd >= 0 && pread(fd, text, size, 0) == (ssize_t)size;
+    text[size] = '\0';
+    for (unsigned slot = 0; whole && slot < row->slots; slot++) {
+        char *line = text + slot * FK_BLOCKED_LINE, *end;
+        found[slot] = (int64_t)strtoull(line, &end, 10);
+        whole = end == line + FK_BLOCKED_LINE - 1 && *end == '\n';
+    }
+    free(text);
+    return whole ? 0 : fk_row_damaged(row->text, "its file blocked can't be read");
+}
+
+void fk_pool_note_blocked(const struct fk_row *row, unsigned slot, bool blocked)
+{
+    char line[24];
+    snprintf(line, sizeof line, "%020" PRId64, blocked ? now() : 0);
+    FK_CLOSE_FD int fd = fk_fd_open(row->directory, "blocked", O_WRONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd >= 0)
+        (void)fk_fd_write_at(fd, line, FK_BLOCKED_LINE - 1, (off_t)slot * FK_BLOCKED_LINE);
+}
+
+unsigned fk_pool_count_blocked(const struct fk_row *row, unsigned *first)
+{
+    int64_t *found = malloc(row->slots * sizeof *found);
+    unsigned count = 0;
+    bool known = found && fk_pool_read_blocked(row, found) == 0;
+    for (unsigned slot = row->slots; known && slot-- > 0;)
+        if (found[slot] != 0) {
+            *first = slot;
+            count++;
+        }
+    free(found);
+    return count;
+}
+
+/* One that is later than now was found before the clock was set back. */
+int64_t fk_pool_rest_of(int64_t found)
+{
+    int64_t age = now() - found;
+    return found == 0 || age < 0 || age >= FK_POOL_RETRY ? 0 : FK_POOL_RETRY - age;
 }
 
 /* ---- spread ---- */

@@ -12,6 +12,7 @@
 #ifndef FK_POOL_H
 #define FK_POOL_H
 
+#include "deadline.h"
 #include "row.h"
 #include "values.h"
 
@@ -19,6 +20,26 @@ static inline bool fk_pool_spreads(const struct fk_row *row)
 {
     return row && row->values && row->values->spread;
 }
+
+/* A pool with a check (check.h) passes over free slots whose values are in use by others. The file `blocked` has, in a line for each slot,
+ * when that was found last, in nanoseconds of CLOCK_REALTIME; 0: it is usable as far as is known. Written under the latch, by who
+ * has found it out; for people, and so that nobody looks again before FK_POOL_RETRY has passed. What a crash leaves there is
+ * looked at again after that. */
+#define FK_POOL_RETRY FK_SECOND
+
+static inline bool fk_pool_checks(const struct fk_row *row)
+{
+    return row && row->values && row->values->check;
+}
+
+/* A row's worth of room. */
+int fk_pool_read_blocked(const struct fk_row *row, int64_t *found);
+/* Best effort. */
+void fk_pool_note_blocked(const struct fk_row *row, unsigned slot, bool blocked);
+/* How many are noted; *first: one of them. */
+unsigned fk_pool_count_blocked(const struct fk_row *row, unsigned *first);
+/* For how long, in ns, one found then isn't looked at again; 0: it may be now. */
+int64_t fk_pool_rest_of(int64_t found);
 
 /* Puts the slots into order (a row's worth of room), those to be taken first at the front; under the latch. is_free: of each, whether it
  * is known to be free. How many, or an error. */

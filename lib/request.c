@@ -29,6 +29,7 @@
 #include "shared.h"
 #include "slot.h"
 #include "state.h"
+#include "trial.h"
 #include "values.h"
 
 #define LOOK_EVERY FK_SECOND
@@ -58,6 +59,8 @@ struct flk_request {
     unsigned n_busy;
     int64_t next_look, next_message;
     bool latch_was_taken;
+    struct fk_trial trial; /* of slots of a pool with a check */
+    bool hurry; /* this step is the last */
     struct fk_deadlock deadlock;
     bool looked;   /* for a deadlock, with this ticket */
     bool noted;    /* in the history, that the current part is waited for */
@@ -77,6 +80,12 @@ _Atomic unsigned fk_request_let_in_by_look;
 static bool tries_once(const struct flk_request *request)
 {
     return request->deadline == request->started;
+}
+
+/* Which it does whatever its deadline says. */
+static bool waits_for_check(const struct flk_request *request)
+{
+    return tries_once(request) && fk_trial_fd(&request->trial) >= 0;
 }
 
 static struct fk_part *current_part(const struct flk_request *request)
@@ -194,6 +203,7 @@ static int start(const struct flk_want *wants, size_t n_wants, const struct flk_
     request->generation = fk_registry_generation();
     request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->cancel_fd = -1;
     request->deadlock.fd = -1;
+    request->trial.retry_at = FK_NEVER;
     fk_registry_users(1);
     int code = copy_wants(request, wants, n_wants);
     if (code == 0)
@@ -249,6 +259,8 @@ static int cannot_draw(const struct flk_request *request, const struct fk_part *
 static int cannot_have(const struct fk_part *part, const struct fk_row *row)
 {
     unsigned slots = row->slots;
+    if (part->shared && fk_pool_checks(row))
+        return fk_fail(-EINVAL, "%s has a check, which would find its value in use, so it can't be shared", part->name);
     if (part->shared && slots > 1)
         return fk_fail(-EINVAL, "%s has %u slots, so it can't be shared; only a row of one can", part->name, slots);
     if (part->wanted != FLK_ALL && part->wanted > slots && row->values)
@@ -348,6 +360,9 @@ static void leave_queue(struct flk_request *request)
     struct fk_part *part = request->current < request->n_parts ? current_part(request) : NULL;
     fk_deadlock_withdraw(&request->deadlock);
     request->looked = false;
+    if (part)
+        fk_trial_end(&request->trial, part->fds, false);
+    request->trial.retry_at = FK_NEVER;
     if (part && part->row)
         fk_queue_leave(part->row, &request->ticket);
     fk_queue_unwatch(&request->watch);
@@ -435,6 +450,24 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
     return 0;
 }
 
+/* Who changes the row itself has no use for the values. */
+static bool has_trial(const struct flk_request *request, const struct fk_part *part)
+{
+    return fk_pool_checks(part->row) && !(request->how & FK_WHOLE_ROW);
+}
+
+/* Only who tries once waits for a command that looks at a value when the time is over. */
+static int take_on_trial(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool sweep,
+                         bool will_sleep)
+{
+    if (request->hurry && !tries_once(request) && fk_check_is_command(part->row->values->check)) {
+        fk_trial_end(&request->trial, part->fds, false);
+        return -EAGAIN;
+    }
+    return fk_trial_take(&request->trial, section, (unsigned)want_count(part), request->hurry, sweep, part->slots,
+                         part->fds, will_sleep ? request->busy : NULL, &request->n_busy);
+}
+
 static int take(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool sweep,
                 bool will_sleep)
 {
@@ -443,6 +476,8 @@ static int take(struct flk_request *request, struct fk_section *section, struct 
         if (!request->busy)
             return fk_fail(-ENOMEM, "out of memory");
     }
+    if (has_trial(request, part))
+        return take_on_trial(request, section, part, sweep, will_sleep);
     int code = fk_slots_take(section, (unsigned)want_count(part), part->shared ? LOCK_SH : LOCK_EX, sweep, part->slots,
                              part->fds, will_sleep ? request->busy : NULL, &request->n_busy);
     return code < 0 ? code : begin_part(request, section, part);
@@ -523,7 +558,7 @@ static int step_newcomer(struct flk_request *request, struct fk_section *section
     if (last)
         return try_last(request, section, part);
     uint64_t before = section->latch.living;
-    int code = before ? -EAGAIN : take(request, section, part, false, false);
+    int code = before || has_trial(request, part) ? -EAGAIN : take(request, section, part, false, false);
     if (code != -EAGAIN)
         return code;
     code = enter_queue(request, section, part);
@@ -573,11 +608,22 @@ static int step_queued(struct flk_request *request, struct fk_section *section, 
     return last ? take_past_stopped(request, section, part, request->ticket.number) : -EAGAIN;
 }
 
+static int settle_trial(struct flk_request *request, struct fk_section *section, struct fk_part *part)
+{
+    bool waits = request->place == HEAD;
+    int code = fk_trial_settle(&request->trial, section, (unsigned)want_count(part), part->slots, part->fds);
+    if (code == 0)
+        return begin_part(request, section, part);
+    return code == -EAGAIN ? take(request, section, part, !waits, waits) : code;
+}
+
 static int step_in_section(struct flk_request *request, struct fk_section *section, struct fk_part *part, bool due,
                            bool last)
 {
     if (request->ticket.fd >= 0 && fk_queue_is_passed(&request->ticket))
         leave_queue(request);
+    if (request->trial.n > 0)
+        return settle_trial(request, section, part);
     switch (request->place) {
     case NEWCOMER:
         return step_newcomer(request, section, part, last);
@@ -656,15 +702,17 @@ static int settle(struct flk_request *request, const struct fk_part *part)
 static int step_part(struct flk_request *request, struct fk_part *part, int64_t now)
 {
     bool due = now >= request->next_look, last = now >= request->deadline;
+    request->hurry = last;
     if (!last && sleeps_on(request, part, due))
         return -EAGAIN;
     for (;;) {
         struct fk_section section;
         int code = part->row ? 0 : open_rows(request, part);
+        if (code == 0)
+            code = fk_trial_look(&request->trial, part->row, part->slots);
         if (code < 0)
             return code;
-        int64_t until =
-            tries_once(request) ? request->started + FK_SECOND : earlier(request->deadline, now + LATCH_PATIENCE);
+        int64_t until = tries_once(request) ? now + FK_SECOND : earlier(request->deadline, now + LATCH_PATIENCE);
         code = fk_row_enter(part->row, until, &section);
         request->latch_was_taken = code == -EAGAIN;
         if (code == -ESTALE) {
@@ -675,6 +723,8 @@ static int step_part(struct flk_request *request, struct fk_part *part, int64_t 
             return code;
         code = step_in_section(request, &section, part, due, last);
         fk_row_leave(&section);
+        if (code == -EINPROGRESS)
+            continue;
         if (code == -ESTALE) {
             leave_queue(request);
             close_row(part);
@@ -850,16 +900,25 @@ static int make_hold(struct flk_request *request, int64_t now, struct flk_hold *
     return 0;
 }
 
-/* " by pid 812 (make)", for the sentence that says that it's taken. */
-static void name_holder(const struct fk_part *part, bool thorough, char *text, size_t size)
+struct taken {
+    char by[600], blocked[300];
+};
+
+/* " by pid 812 (make)" and "; in use by others: 8080 and 2 more", for the sentence that says that it's taken. */
+static void name_holder(const struct fk_part *part, bool thorough, struct taken *taken)
 {
     struct fk_picture *picture = malloc(sizeof *picture);
-    text[0] = '\0';
+    *taken = (struct taken){.by = ""};
     if (picture && part->row) {
         fk_inspect_wait(part->row, 0, 0, thorough, picture);
         const struct flk_holder *holder = picture->waiting.holder;
         if (holder && holder->pid)
-            snprintf(text, size, " by pid %d (%s)", (int)holder->pid, holder->command);
+            snprintf(taken->by, sizeof taken->by, " by pid %d (%s)", (int)holder->pid, holder->command);
+        unsigned blocked = picture->waiting.n_blocked;
+        if (blocked > 0)
+            snprintf(taken->blocked, sizeof taken->blocked,
+                     blocked > 1 ? "; in use by others: %s and %u more" : "; in use by others: %s",
+                     picture->waiting.blocked, blocked - 1);
         fk_picture_clear(picture);
     }
     free(picture);
@@ -869,15 +928,19 @@ static int too_late(const struct flk_request *request, const struct fk_part *par
 {
     int64_t waited = (fk_now() - request->started) / FK_MS;
     int code = tries_once(request) ? -EBUSY : -ETIMEDOUT;
-    char who[600];
+    struct taken taken;
     if (request->latch_was_taken)
         return fk_fail(code, "the latch of %s is held by a process that doesn't go on (stopped?); continue or end it",
                        part->name);
-    name_holder(part, code == -ETIMEDOUT, who, sizeof who);
+    if (fk_trial_fd(&request->trial) >= 0)
+        return fk_fail(code, "the check of %s was still looking at its value %s after %lld.%03lld s", part->name,
+                       part->row->values->value[part->slots[request->trial.looked]], (long long)(waited / 1000),
+                       (long long)(waited % 1000));
+    name_holder(part, code == -ETIMEDOUT, &taken);
     if (code == -EBUSY)
-        return fk_fail(code, "%s is taken%s", part->name, who);
-    return fk_fail(code, "%s is still taken%s after %lld.%03lld s", part->name, who, (long long)(waited / 1000),
-                   (long long)(waited % 1000));
+        return fk_fail(code, "%s is taken%s%s", part->name, taken.by, taken.blocked);
+    return fk_fail(code, "%s is still taken%s after %lld.%03lld s%s", part->name, taken.by, (long long)(waited / 1000),
+                   (long long)(waited % 1000), taken.blocked);
 }
 
 static void update_epoll(struct flk_request *request);
@@ -885,19 +948,20 @@ static void update_epoll(struct flk_request *request);
 /* As far as it goes: 0 means that all parts are taken. */
 static int step_parts(struct flk_request *request, int64_t *now)
 {
-    bool first = request->place == NEWCOMER && request->current == 0 && !request->latch_was_taken;
+    bool first = request->place == NEWCOMER && request->current == 0 && !request->latch_was_taken &&
+                 request->trial.n == 0;
     *now = first ? request->started : fk_now();
     if (!first && is_cancelled(request))
         return fk_fail(-ECANCELED, "the wait for %s was cancelled", current_part(request)->name);
     for (; request->current < request->n_parts; request->current++) {
         struct fk_part *part = current_part(request);
         int code = step_part(request, part, *now);
-        if (code == -EAGAIN && *now >= request->deadline)
+        if (code == -EAGAIN && *now >= request->deadline && !waits_for_check(request))
             code = too_late(request, part);
         if (code == -EAGAIN)
             code = look_for_deadlock(request, part, *now >= request->next_look);
         note_step(request, part, code);
-        if (code == -EAGAIN && *now >= request->next_message)
+        if (code == -EAGAIN && *now >= request->next_message && request->trial.n == 0) /* else we hold it ourselves */
             send_message(request, part, *now);
         if (*now >= request->next_look && !request->latch_was_taken)
             request->next_look = *now + LOOK_EVERY;
@@ -1001,8 +1065,10 @@ void flk_request_cancel(struct flk_request *request)
         return;
     FK_ENTER();
     bool copy = request->generation != fk_registry_generation();
-    if (copy)
+    if (copy) {
         request->ticket.fd = request->watch.fd = request->epoll = request->timer = request->deadlock.fd = -1;
+        fk_trial_end(&request->trial, NULL, true);
+    }
     end_reaping(request);
     flk_hold_decline(request->hold);
     leave_queue(request);
@@ -1030,11 +1096,12 @@ static size_t list_events(const struct flk_request *request, struct pollfd *poll
     size_t n = 0;
     if (request->cancel_fd >= 0)
         polls[n++] = (struct pollfd){.fd = request->cancel_fd, .events = POLLIN};
-    if (request->watch.fd >= 0)
-        polls[n++] = (struct pollfd){.fd = request->watch.fd, .events = POLLIN};
+    int check = fk_trial_fd(&request->trial), watch = check >= 0 ? check : request->watch.fd;
+    if (watch >= 0)
+        polls[n++] = (struct pollfd){.fd = watch, .events = POLLIN};
     if (request->reap && fk_reap_fd(request->reap) >= 0)
         polls[n++] = (struct pollfd){.fd = fk_reap_fd(request->reap), .events = POLLIN};
-    size_t n_slots = request->place == HEAD ? request->n_busy : 0;
+    size_t n_slots = request->place == HEAD && check < 0 ? request->n_busy : 0;
     if (n_slots > 0)
         memcpy(polls + n, request->busy, n_slots * sizeof *polls);
     return n + n_slots;
@@ -1045,7 +1112,12 @@ static int64_t wake_at(const struct flk_request *request)
     int64_t reap_at = request->reap ? fk_reap_wake_at(request->reap) : FK_NEVER;
     if (request->hold)
         return reap_at;
-    int64_t at = earlier(earlier(request->deadline, request->next_look), earlier(request->next_message, reap_at));
+    int64_t deadline = waits_for_check(request) ? FK_NEVER : request->deadline;
+    int64_t at = earlier(earlier(deadline, request->next_look), reap_at);
+    if (request->trial.n == 0)
+        at = earlier(at, request->next_message);
+    if (request->trial.n == 0 && request->place == HEAD)
+        at = earlier(at, request->trial.retry_at);
     return request->latch_was_taken ? earlier(at, fk_now() + LATCH_PATIENCE) : at;
 }
 
@@ -1066,7 +1138,7 @@ static int sleep_until_event(struct flk_request *request)
     int ready = fk_cancel_poll(polls, n, wake_at(request));
     if (ready < 0)
         return fk_fail_errno(ready, "can't wait");
-    if (ready > 0 && request->place == HEAD && request->n_busy > 0)
+    if (ready > 0 && request->place == HEAD && request->n_busy > 0 && fk_trial_fd(&request->trial) < 0)
         memcpy(request->busy, polls + n - request->n_busy, request->n_busy * sizeof *polls); /* what they showed */
     return 0;
 }

@@ -757,6 +757,7 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
     section->row = row;
     section->fd = fd;
     section->dirty = false;
+    section->passed = NULL;
     if (!fk_row_is_current(row))
         code = -ESTALE;
     else if (fk_latch_read(fd, &section->latch, section->record) < 0)

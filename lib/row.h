@@ -106,6 +106,7 @@ struct fk_section {
     int fd; /* of the latch, ours meanwhile */
     struct fk_latch latch;
     bool dirty;                  /* latch is to be written before the section ends, best effort */
+    const bool *passed;          /* slots that aren't to be taken, though they are free; NULL: none */
     char record[FK_RECORD_SIZE]; /* of slot 0 */
 };
 /* -ESTALE: the row isn't the one at its path any more. -EAGAIN: the latch wasn't to be had until then. */

@@ -242,10 +242,17 @@ static int take_single(struct fk_section *section, int mode, int *fd, struct pol
 
 /* ---- a row of several ---- */
 
-enum hint { BUSY, FREE, MAYBE, FREE_NO_BYTE };
+enum hint {
+    BUSY,
+    PASSED, /* whatever it is, it isn't to be taken, and nobody sleeps on it */
+    FREE,
+    MAYBE,
+    FREE_NO_BYTE
+};
 
-static int look(struct fk_row *row, bool sweep, struct pollfd *polls, unsigned char *hints)
+static int look(struct fk_section *section, bool sweep, struct pollfd *polls, unsigned char *hints)
 {
+    struct fk_row *row = section->row;
     unsigned n = 0;
     for (unsigned slot = 0; slot < row->slots; slot++)
         if (watch_of(row, slot) >= 0)
@@ -257,6 +264,8 @@ static int look(struct fk_row *row, bool sweep, struct pollfd *polls, unsigned c
         bool watched = watch_of(row, slot) >= 0;
         short shown = watched ? polls[at++].revents : 0;
         hints[slot] = shown & POLLHUP ? FREE : sweep || !watched || (shown & POLLIN) ? MAYBE : BUSY;
+        if (section->passed && section->passed[slot])
+            hints[slot] = PASSED;
     }
     return 0;
 }
@@ -272,7 +281,7 @@ static int count_free(struct fk_row *row, int mode, unsigned char *hints)
                 return code;
             hints[slot] = code ? FREE_NO_BYTE : BUSY;
         }
-        count += hints[slot] != BUSY;
+        count += hints[slot] > PASSED;
     }
     return count;
 }
@@ -284,7 +293,7 @@ static int take_free(struct fk_row *row, unsigned count, int mode, const unsigne
 {
     for (unsigned i = 0; i < n_order && *got < count; i++) {
         unsigned slot = order ? order[i] : i;
-        if (hints[slot] == BUSY)
+        if (hints[slot] <= PASSED)
             continue;
         int fd = take_one(row, slot, mode);
         if (fd == -EAGAIN) {
@@ -300,8 +309,7 @@ static int take_free(struct fk_row *row, unsigned count, int mode, const unsigne
     return 0;
 }
 
-/* In the order of their numbers. */
-static void sort_taken(unsigned count, unsigned *slots, int *fds)
+void fk_slots_sort(unsigned count, unsigned *slots, int *fds)
 {
     for (unsigned i = 1; i < count; i++)
         for (unsigned at = i; at > 0 && slots[at - 1] > slots[at]; at--) {
@@ -328,7 +336,7 @@ static int take_in_order(struct fk_section *section, unsigned count, int mode, u
     int code = fk_pool_order(section, is_free, order);
     if (code >= 0)
         code = take_free(row, count, mode, order, (unsigned)code, hints, slots, fds, got);
-    sort_taken(*got, slots, fds);
+    fk_slots_sort(*got, slots, fds);
     free(order);
     return code;
 }
@@ -339,7 +347,7 @@ static int take_several(struct fk_section *section, unsigned count, int mode, bo
     struct fk_row *row = section->row;
     int code = open_watches(row);
     if (code == 0)
-        code = look(row, sweep, polls, hints);
+        code = look(section, sweep, polls, hints);
     if (code == 0)
         code = count == 1 ? 1 : count_free(row, mode, hints); /* one is had or isn't: that settles it too */
     if (code < 0)
@@ -387,11 +395,15 @@ int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool swe
                   struct pollfd *busy, unsigned *n_busy)
 {
     unsigned n = section->row->slots;
+    if (n == 1 && section->passed && section->passed[0]) {
+        *n_busy = 0;
+        return -EAGAIN;
+    }
     if (n == 1) {
         slots[0] = 0;
         return take_single(section, mode, fds, busy, n_busy);
     }
-    bool shown = count == 1 && busy && !sweep && !fk_pool_spreads(section->row);
+    bool shown = count == 1 && busy && !sweep && !fk_pool_spreads(section->row) && !section->passed;
     int code = shown ? take_shown(section->row, mode, busy, *n_busy, slots, fds) : -EAGAIN;
     if (code != -EAGAIN)
         return code;

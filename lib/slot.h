@@ -30,6 +30,9 @@
 int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool sweep, unsigned *slots, int *fds,
                   struct pollfd *busy, unsigned *n_busy);
 
+/* Puts what was taken into the order of the slots' numbers. */
+void fk_slots_sort(unsigned count, unsigned *slots, int *fds);
+
 /* The watches of all slots, opened if need be, into polls (a row's worth of room). False: they can't all be had. Under the
  * latch; the row keeps them, so they can be polled without it. */
 bool fk_slots_watch(struct fk_row *row, struct pollfd *polls);

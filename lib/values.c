@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "error.h"
 #include "fd.h"
 #include "latch.h"
@@ -88,7 +89,7 @@ static int check_command(const char *name, const char *check)
 
 static int check_pool(const char *name, const struct flk_pool *pool)
 {
-    uint64_t unknown = pool->reserved0 | (pool->flags & ~(unsigned)FLK_POOL_SPREAD) | (pool->check != NULL);
+    uint64_t unknown = pool->reserved0 | (pool->flags & ~(unsigned)FLK_POOL_SPREAD);
     for (size_t i = 0; i < sizeof pool->reserved / sizeof *pool->reserved; i++)
         unknown |= pool->reserved[i];
     if (unknown)
@@ -99,6 +100,8 @@ static int check_pool(const char *name, const struct flk_pool *pool)
     int code = pool->check ? check_command(name, pool->check) : 0;
     if (code == 0)
         code = check_values(name, pool);
+    for (size_t i = 0; code == 0 && pool->check && i < pool->n_values; i++)
+        code = fk_check_fits(pool->check, name, pool->values[i]);
     return code == 0 ? check_distinct(name, pool) : code;
 }
 
@@ -212,10 +215,23 @@ static int write_lines(int directory, const char *name, const char *const *texts
     return code;
 }
 
+/* What pool.h says of it, in full size, so that a full file system doesn't stop a pool that is there. */
+static int write_blocked(int directory, unsigned n)
+{
+    char *text = malloc(n * FK_BLOCKED_LINE + 1);
+    for (unsigned i = 0; text && i < n; i++)
+        memcpy(text + i * FK_BLOCKED_LINE, "00000000000000000000\n", FK_BLOCKED_LINE);
+    int code = text ? write_file(directory, "blocked", text, n * FK_BLOCKED_LINE) : -ENOMEM;
+    free(text);
+    return code;
+}
+
 int fk_values_write(int directory, const struct fk_values *values)
 {
     int code = write_lines(directory, "values", values->value, values->n);
-    return code == 0 && values->check ? write_lines(directory, "check", &values->check, 1) : code;
+    if (code == 0 && values->check)
+        code = write_lines(directory, "check", &values->check, 1);
+    return code == 0 && values->check ? write_blocked(directory, values->n) : code;
 }
 
 /* All of a file of at most that size, with a NUL; for free(). */

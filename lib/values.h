@@ -2,8 +2,8 @@
 /* The values of a pool: a row whose slots stand for something, a port or a device each. What they are is said when the row is
  * made, and never changes.
  *
- * On disk, in the row's directory, so that they appear whole with it: `values`, where line K + 1 is the value of slot K; `check`,
- * one line, only of pools with one. The latch says which of them there are (latch.h), so a row without values costs no look. */
+ * On disk, in the row's directory, so that they appear whole with it: `values`, where line K + 1 is the value of slot K; and, only of
+ * pools with a check, `check`, one line, and `blocked` (pool.h). The latch says which of them there are (latch.h), so a row without values costs no look. */
 #ifndef FK_VALUES_H
 #define FK_VALUES_H
 
@@ -11,6 +11,8 @@
 #include <stddef.h>
 
 #include "flockctl.h"
+
+#define FK_BLOCKED_LINE 21 /* bytes of the file `blocked` for a slot: 20 digits and a newline */
 
 struct fk_values {
     unsigned n;

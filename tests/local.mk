@@ -5,6 +5,7 @@
 tests_unit = \
 	tests/unit/cancel \
 	tests/unit/cgroup \
+	tests/unit/check \
 	tests/unit/config \
 	tests/unit/copy \
 	tests/unit/deadline \
@@ -45,6 +46,7 @@ tests_unit = \
 	tests/unit/stamp \
 	tests/unit/supervise \
 	tests/unit/tree \
+	tests/unit/trial \
 	tests/unit/values
 
 # These are about parts of the tool.
@@ -98,9 +100,11 @@ tests_cli_helpers = \
 	tests/cli/grow \
 	tests/cli/handoff \
 	tests/cli/observe \
+	tests/cli/occupy \
 	tests/cli/pty
 tests_cli_grow_LDADD =
 tests_cli_observe_LDADD =
+tests_cli_occupy_LDADD =
 tests_cli_pty_LDADD =
 
 # Short in `make check`, long in `make check-stress`: STRESS_SCALE multiplies what they do.

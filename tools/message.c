@@ -258,8 +258,17 @@ static void add_wanting(struct line *line, const struct flk_waiting *waiting)
     }
 }
 
+static void add_blocked(struct line *line, const struct flk_waiting *waiting)
+{
+    add(line, "%s%s", waiting->holder ? "; in use by others: " : "in use by others: ", waiting->blocked);
+    if (waiting->n_blocked > 1)
+        add(line, " and %u more", waiting->n_blocked - 1);
+}
+
 static void add_holder(struct line *line, const struct flk_waiting *waiting)
 {
+    if (!waiting->holder && waiting->blocked)
+        return;
     if (!waiting->holder) {
         add(line, "nobody is known to hold it");
         return;
@@ -282,6 +291,8 @@ static void compose(struct line *line, const struct flk_waiting *waiting)
     add_duration(line, waiting->waited_ms);
     add(line, ": ");
     add_holder(line, waiting);
+    if (waiting->blocked)
+        add_blocked(line, waiting);
     if (!waiting->first) {
         add(line, "; we are first in line");
         return;

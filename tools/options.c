@@ -77,6 +77,7 @@ static const struct {
     {{"slots", required_argument, NULL, OPT_SLOTS}, GROUP_SLOTS},
     {{"values", required_argument, NULL, OPT_VALUES}, GROUP_VALUES},
     {{"values-from", required_argument, NULL, OPT_VALUES_FROM}, GROUP_POOL},
+    {{"check", required_argument, NULL, OPT_CHECK}, GROUP_POOL},
     {{"spread", no_argument, NULL, OPT_SPREAD}, GROUP_POOL},
     {{"shared", no_argument, NULL, 's'}, GROUP_LOCK},
     {{"label", required_argument, NULL, 'l'}, GROUP_LOCK | GROUP_LABEL},

@@ -23,7 +23,7 @@ enum option_group {
     GROUP_YES = 1 << 9,    /* -y */
     GROUP_LOG = 1 << 10,   /* -f --on --off */
     GROUP_VALUES = 1 << 11, /* --values */
-    GROUP_POOL = 1 << 12,  /* --values-from --spread */
+    GROUP_POOL = 1 << 12,  /* --values-from --check --spread */
     GROUP_STATE = 1 << 13, /* --owner --path --cleanup-timeout */
     GROUP_CLEANUP = 1 << 14, /* --cleanup */
     GROUP_JSON = 1 << 15,  /* of those of STATUS: --json */

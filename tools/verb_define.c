@@ -31,7 +31,7 @@ static int run_define(struct options *options)
 
 const struct verb verb_define = {
     .name = "define",
-    .synopsis = "define NAME --slots N | --values LIST | --values-from FILE [--spread]",
+    .synopsis = "define NAME --slots N | [--check CHECK] [--spread] --values LIST | --values-from FILE",
     .summary = "say how many slots a name has, or their values",
     .help = "Makes NAME a row of N slots (1 to 4096), or a pool, whose slots have values: each command that acquires "
             "one gets it\n"
@@ -42,11 +42,14 @@ const struct verb verb_define = {
             "      --slots N               how many\n"
             "      --values LIST           values with commas between; 18080-18143 and 127.0.1.1-127.0.1.9 are ranges\n"
             "      --values-from FILE      the lines of FILE are the values\n"
+            "      --check CHECK           pass over what others use: tcp-port, udp-port, path-free, or a command that says 0 "
+            "for\n"
+            "                              FLOCKCTL_VALUE when it is usable\n"
             "      --spread                hand out the value that was unused longest, not the lowest\n"
             "\n"
             "Examples: at most two container tests at a time; a port for each server\n"
             "  flockctl define podman --slots 2\n"
-            "  flockctl define port --values 18080-18143\n",
+            "  flockctl define port --values 18080-18143 --check tcp-port\n",
     .groups = GROUP_SLOTS | GROUP_VALUES | GROUP_POOL,
     .run = run_define,
 };

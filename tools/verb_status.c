@@ -106,7 +106,9 @@ static void add_slot_line(struct sheet *sheet, const struct flk_row *row, const 
     else if (!holder && (slot->state == FLK_SLOT_HELD || slot->state == FLK_SLOT_INHERITED))
         line.cells[COMMAND].text = "(changing hands)";
     else if (slot->state == FLK_SLOT_BLOCKED)
-        line.cells[COMMAND].text = "(its file is damaged)";
+        line.cells[COMMAND].text = slot->blocked_ms ? "(in use by others)" : "(its file is damaged)";
+    if (slot->blocked_ms && since_text(slot->blocked_ms, line.since))
+        line.cells[SINCE].text = line.since;
     if (slot->state == FLK_SLOT_ABANDONED || slot->state == FLK_SLOT_INHERITED)
         put_last(&line, slot);
     add_line(sheet, &line);
@@ -250,10 +252,13 @@ static void put_slot(const struct flk_slot *slot)
     if (slot->last) {
         putchar('{');
         put_holder(slot->last);
-        printf("}}");
+        putchar('}');
     } else {
-        printf("null}");
+        printf("null");
     }
+    printf(",\"blocked\":");
+    fk_json_time(stdout, slot->blocked_ms);
+    putchar('}');
 }
 
 static void put_waiter(const struct flk_waiter *waiter)

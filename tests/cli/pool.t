@@ -167,6 +167,186 @@ run flockctl acquire --values 1-3 nothing -- true
 is "$status" 0 "and so is what it doesn't mention"
 : >"$FLOCKCTL_CONFIG"
 
+# ---- values that others use ----
+
+occupy=$top_builddir/tests/cli/occupy
+[ -x "$occupy" ] || bail_out "tests/cli/occupy is not there: run make check first"
+
+# occupy JOB KIND WHAT...: somebody who knows nothing of the pool has it
+occupy() {
+    occupy_job=$1
+    shift
+    rm -f "$T/$occupy_job.ready"
+    background "$occupy_job" "$occupy" "$@" "$T/$occupy_job.ready"
+    wait_for "[ -e '$T/$occupy_job.ready' ]"
+}
+
+# vacate JOB
+vacate() {
+    eval "kill \"\$${1}_pid\""
+    reap "$1"
+}
+
+# state_of_value NAME VALUE
+state_of_value() {
+    flockctl status "$1" | awk -v value="$2" '$3 == value { print $4 }'
+}
+
+got() {
+    flockctl -q acquire "$@" -- sh -c 'echo "$FLOCKCTL_VALUES"'
+}
+
+occupy listener tcp 127.0.0.1 0
+occupy other tcp 127.0.0.1 0
+busy=$(cat "$T/listener.ready") free=$(cat "$T/other.ready")
+vacate other
+flockctl define tcp --values "$busy,$free,x" --check tcp-port 2>"$T/.err"
+is "$?|$(cat "$T/.err")" \
+    "125|flockctl: the value x of tcp can't be checked as a port; give PORT (1 to 65535), ADDRESS:PORT or [ADDRESS]:PORT" \
+    "--check tcp-port: each value must be a port"
+flockctl define tcp --values "$busy,$free" --check tcp-port
+is "$(got tcp)" "$free" "a port on which somebody listens is passed over"
+is "$(state_of_value tcp "$busy")" blocked "and status shows it as blocked"
+is "$(state_of_value tcp "$free")" free "the other is free"
+like "$(flockctl status --json tcp)" '"state":"blocked","value":"'"$busy"'","holders":\[\],"last":null,"blocked":"20' "in JSON too"
+run flockctl acquire -n tcp:2 -- true
+is "$status" 75 "both there aren't"
+like "$err" "tcp is taken; in use by others: $busy" "which says why"
+run flockctl acquire -w 20ms tcp:2 -- true
+is "$status" 75 "nor after some time"
+like "$err" "still taken after 0.*; in use by others: $busy" "which says why, too"
+: >"$T/log"
+queue w tcp:2
+queue x tcp
+wait_for "grep -q 'waiting for tcp for 1 s: in use by others: $busy; we are first' '$T/w.err'"
+is "$(tickets tcp)|$(cat "$T/log")" "2|" "who needs both waits, and isn't overtaken by one that needs one"
+used=$(awk '{ print $14 + $15 }' "/proc/$w_pid/stat")
+ok "it sleeps meanwhile (ticks of processor time: $used)" [ "$used" -lt 30 ]
+vacate listener
+has_it w
+is "$(value_of w VALUES)" "$busy $free" "it gets both when the listener has ended"
+let_go w
+has_it x
+log_is "w x" "then comes the other"
+is "$(value_of x)" "$busy" "which gets the lower one"
+let_go x
+is "$(state_of_value tcp "$busy")" free "nothing is blocked any more"
+occupy listener tcp ::1 "$busy"
+is "$(got tcp)" "$free" "a listener on an address of IPv6 counts"
+run flockctl remove -n tcp
+is "$status|$err" "0|" "a pool is removed whatever is blocked"
+flockctl define host --values "127.0.0.1:$busy,[::1]:$busy" --check tcp-port
+is "$(got host)" "127.0.0.1:$busy" "ADDRESS:PORT is about that address alone"
+run flockctl acquire -n host:2 -- true
+is "$status" 75 "as is [ADDRESS]:PORT"
+vacate listener
+is "$(got -n host:2)" "127.0.0.1:$busy [::1]:$busy" "who tries once isn't told what was"
+occupy listener udp 127.0.0.1 0
+busy=$(cat "$T/listener.ready")
+flockctl define udp --values "$busy,$free" --check udp-port
+is "$(got udp)" "$free" "udp-port"
+is "$(state_of_value udp "$busy")" blocked "is shown too"
+vacate listener
+is "$(state_of_value udp "$busy")|$(got -n udp)" "free|$busy" "until it is over"
+
+# Paths.
+: >"$T/file"
+occupy opener open "$T/file"
+flockctl define path --values "$T/file,$T/not-there" --check path-free
+is "$(got path)" "$T/not-there" "path-free: a file that somebody has open is passed over, one that isn't there isn't"
+vacate opener
+is "$(got -n path)" "$T/file" "until it is closed"
+occupy server unix "$T/socket"
+flockctl define socket --values "$T/socket,$T/none" --check path-free
+is "$(got socket)" "$T/none" "so is a socket on which somebody listens"
+vacate server
+is "$(got -n socket)" "$T/socket" "but not one that was left behind"
+run flockctl acquire path -- sh -c 'exec 5<"$FLOCKCTL_VALUE"; exec "$FLOCKCTL" acquire path -- sh -c "echo \$FLOCKCTL_VALUE"'
+is "$out" "$T/file" "what one has oneself is in nobody's way in a nested request"
+bad 125 "can't be checked as a path" define other --values dev/null --check path-free
+
+# Commands.
+flockctl define cmd --values a,b,c --spread --check '
+    ' 2>"$T/.err"
+like "$(cat "$T/.err")" 'has more than one line' "a check is one line"
+flockctl define cmd --values a,b,c --check \
+    'echo "$FLOCKCTL_NAME $FLOCKCTL_SLOT $FLOCKCTL_VALUE" >>"$T/checked"; echo noise; flock -n "$FLOCKCTL_DIR/rows/cmd/latch" true || echo latched >>"$T/latched"; test ! -e "$T/busy.$FLOCKCTL_VALUE"'
+: >"$T/busy.a"
+run flockctl acquire cmd -- sh -c 'echo "$FLOCKCTL_VALUE"'
+is "$status|$out|$err" "0|b|" "a command decides; what it prints isn't shown"
+is "$(cat "$T/checked")" "cmd 0 a
+cmd 1 b" "it is told which value"
+is "$(state_of_value cmd a)" blocked "status shows what it has found"
+run flockctl acquire -n cmd:3 -- true
+is "$status" 75 "a command has its time, also for one that tries once"
+: >"$T/log"
+queue w cmd:3
+rm "$T/busy.a"
+has_it w
+is "$(value_of w VALUES)" "a b c" "it is asked again, and again"
+let_go w
+not_ok "never with the latch locked" [ -e "$T/latched" ]
+: >"$T/busy.a"
+run flockctl acquire cmd -- "$FLOCKCTL" acquire cmd -- sh -c 'echo "$FLOCKCTL_VALUE"'
+is "$out" b "a nested request gets what was checked"
+run flockctl acquire cmd:2 -- sh -c 'echo "$FLOCKCTL_VALUES $FLOCKCTL_SLOTS"'
+is "$out" "b c 1 2" "several of those that are usable"
+hold h cmd
+run flockctl acquire -n cmd:2 -- true
+like "$status $err" "^75 .*taken by pid $h_pid .*; in use by others: a" "one is held, one is blocked"
+let_go h
+
+flockctl define slow --values a,b --check 'test ! -e "$T/slow" || { echo "$$" >"$T/check.pid"; exec sleep 1000; }'
+: >"$T/slow"
+run flockctl acquire -w 100ms slow -- true
+is "$status" 75 "a check doesn't outlast the wait"
+like "$err" 'the check of slow was still looking at its value a after' "which says so"
+rm -f "$T/check.pid"
+background asker "$FLOCKCTL" acquire slow -- true
+wait_for "[ -s '$T/check.pid' ]"
+kill -KILL "$asker_pid"
+reap asker
+wait_for "! kill -0 $(cat "$T/check.pid") 2>/dev/null"
+pass "nor flockctl, when that is killed"
+rm "$T/slow" "$T/check.pid"
+run flockctl acquire slow:all -- sh -c 'echo "$FLOCKCTL_VALUES ${FLOCKCTL_ABANDONED-}"'
+is "$status|$out" "0|a b " "and what it looked at is free, and not abandoned"
+: >"$T/slow"
+background asker "$FLOCKCTL" acquire slow -- true
+wait_for "[ -s '$T/check.pid' ]"
+kill -TERM "$asker_pid"
+reap asker
+is "$status" 143 "a signal ends the wait for a check"
+wait_for "! kill -0 $(cat "$T/check.pid") 2>/dev/null"
+pass "and the check"
+rm "$T/slow" "$T/busy.a"
+nothing_left slow cmd path
+
+flockctl define turns --values x,y --check 'test "$FLOCKCTL_SLOT" -lt 2'
+for worker in 1 2 3 4; do
+    background "worker$worker" sh -c 'for i in 1 2 3 4; do
+            $FLOCKCTL acquire turns -- sh "$T/alone" || echo failed >>"$T/shared"; done'
+done
+for worker in 1 2 3 4; do
+    reap "worker$worker"
+done
+not_ok "values with a check are never shared" [ -e "$T/shared" ]
+
+flockctl define broken --values a --check 'no-such-command-anywhere'
+bad 125 "the check of broken, \"no-such-command-anywhere\", can't be run: sh says 127" acquire broken -- true
+bad 125 'is empty; give tcp-port' define other --values a --check ''
+bad 125 'has 1024 bytes' define other --values a --check "$(printf '%01024d' 0)"
+bad 125 '--check looks at values' define other --slots 2 --check true
+bad 125 "can't be shared" acquire --shared broken -- true
+bad 125 'cmd has the check .*, not no check' define cmd --values a,b,c
+run flockctl acquire --values a,b,c cmd -- true
+is "$status" 0 "who only says the values gets the pool with its check"
+echo "declared values=a,b spread check=test \$FLOCKCTL_VALUE != a # it is" >"$FLOCKCTL_CONFIG"
+is "$(got declared)" b "a check in the configuration file"
+is "$(cat "$FLOCKCTL_DIR/rows/declared/check")" 'test $FLOCKCTL_VALUE != a # it is' "goes to the end of the line"
+bad 125 'declares declared with the check .*, not no check' define declared --values a,b --spread
+: >"$FLOCKCTL_CONFIG"
+
 # ---- what can't be ----
 
 bad 125 'port has the value 18080 in slot 0, not 18090' define port --values 18090-18093
