@@ -43,6 +43,7 @@ doc_examples = \
 	doc/examples/test_engine.py \
 	doc/examples/uv.c \
 	doc/examples/guarded.mk \
+	doc/examples/initrd.mk \
 	doc/examples/join.py \
 	doc/examples/join.sh \
 	doc/examples/nested.mk

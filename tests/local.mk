@@ -72,6 +72,7 @@ tests_cli = \
 	tests/cli/gc.t \
 	tests/cli/header.t \
 	tests/cli/id.t \
+	tests/cli/initrd.t \
 	tests/cli/kill.t \
 	tests/cli/log.t \
 	tests/cli/manual.t \
