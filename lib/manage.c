@@ -51,13 +51,22 @@ static int is_pool(const struct fk_row *row, const char *what)
                    row->slots, row->slots == 1 ? "" : "s", what, row->text);
 }
 
+/* Opened, and made if it isn't there: one of ours that is idle may have been removed or resized by others since. */
+static int open_current(const char *name, unsigned slots, const struct fk_values *values, struct fk_row **row)
+{
+    int code = fk_row_open_pool(name, slots, values, FK_ROW_MAKE, row);
+    if (code < 0 || !fk_row_is_outdated(*row))
+        return code;
+    return fk_row_open_pool(name, slots, values, FK_ROW_MAKE, row);
+}
+
 int flk_row_define(const char *name, unsigned slots)
 {
     struct fk_row *row;
     FK_ENTER();
     int code = check_change(name, slots);
     if (code == 0)
-        code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
+        code = open_current(name, slots, NULL, &row);
     if (code < 0)
         return code;
     if (row->values)
@@ -87,7 +96,7 @@ int flk_pool_define(const char *name, const struct flk_pool *pool)
     if (code == 0)
         code = check_declared(name, 0, values);
     if (code == 0)
-        code = fk_row_open_pool(name, 0, values, FK_ROW_MAKE, &row);
+        code = open_current(name, 0, values, &row);
     if (code == 0) {
         code = check_pool(row, values);
         fk_registry_unref(row);
@@ -102,12 +111,7 @@ int flk_row_path(const char *name, unsigned slots, unsigned *n_slots, char **pat
     const char *root;
     char text[PATH_MAX];
     FK_ENTER();
-    int code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
-    if (code == 0 && !fk_row_is_current(row)) { /* an idle one of ours, removed or resized meanwhile */
-        fk_registry_retire(row);
-        fk_registry_unref(row);
-        code = fk_row_open(name, slots, FK_ROW_MAKE, &row);
-    }
+    int code = open_current(name, slots, NULL, &row);
     if (code < 0)
         return code;
     unsigned n = row->slots;

@@ -290,12 +290,21 @@ static int make_room(struct fk_part *part, unsigned count)
     return fk_fail(-ENOMEM, "out of memory");
 }
 
+static int find_row(const struct fk_part *part, struct fk_row **row)
+{
+    enum fk_row_create create = part->wanted > 1 ? FK_ROW_MAKE_DECLARED : FK_ROW_MAKE;
+    if (part->output)
+        return fk_row_open_output(part->output, row);
+    return fk_row_open_pool(part->name, part->slots_wanted, part->values_wanted, create, row);
+}
+
 static int open_row(struct fk_part *part)
 {
     struct fk_row *row;
-    enum fk_row_create create = part->wanted > 1 ? FK_ROW_MAKE_DECLARED : FK_ROW_MAKE;
-    int code = part->output ? fk_row_open_output(part->output, &row)
-                            : fk_row_open_pool(part->name, part->slots_wanted, part->values_wanted, create, &row);
+    int code = find_row(part, &row);
+    /* What can't be had of an idle one of ours may be had of the one that others have put in its place. */
+    if (code == 0 && cannot_have(part, row) < 0 && fk_row_is_outdated(row))
+        code = find_row(part, &row);
     if (code < 0)
         return code;
     code = cannot_have(part, row);

@@ -356,6 +356,15 @@ bool fk_row_is_current(const struct fk_row *row)
            makedev(status.stx_dev_major, status.stx_dev_minor) == row->device;
 }
 
+bool fk_row_is_outdated(struct fk_row *row)
+{
+    if (fk_row_is_current(row))
+        return false;
+    fk_registry_retire(row);
+    fk_registry_unref(row);
+    return true;
+}
+
 /* Neither `remove` nor `path` can help here: they would have to take its slots and open its latch. */
 int fk_row_damaged(const char *text, const char *what)
 {
@@ -569,11 +578,8 @@ int fk_row_open_pool(const char *name, unsigned slots, const struct fk_values *v
         return fk_fail(-EINVAL, "%u slots for %s are too many; a row has 1 to %u", slots, name, FLK_SLOTS_MAX);
     struct fk_row *row = fk_registry_get(name);
     bool doubtful = row && (create == FK_ROW_LOOK || check_form(row, slots, values) < 0);
-    if (doubtful && !fk_row_is_current(row)) {
-        fk_registry_retire(row);
-        fk_registry_unref(row);
+    if (doubtful && fk_row_is_outdated(row))
         row = NULL;
-    }
     if (!row) {
         code = check_text(name, create);
         if (code == 0)
@@ -872,7 +878,8 @@ static int exchange(struct fk_section *section, int rows, const char *temporary,
 {
     struct fk_row *row = section->row;
     FK_CLOSE_FD int latch = mark_state(fresh, section->latch.state);
-    int code = latch < 0 ? latch : flock(row->directory, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    /* Whoever made the old one may have it locked still: it appears before its maker closes it. */
+    int code = latch < 0 ? latch : fk_latch_lock(row->directory, fk_now() + FK_SECOND);
     if (code == 0 && renameat2(rows, temporary, rows, row->text, RENAME_EXCHANGE) < 0)
         code = -errno;
     if (code == 0 && section->latch.state)

@@ -89,6 +89,8 @@ int fk_row_open_under(const char *name, const char *id, unsigned slots, const un
 /* The numbers that its maker has written. */
 int fk_row_read_numbers(const struct fk_row *row, unsigned *numbers);
 bool fk_row_is_current(const struct fk_row *row); /* the one at its path */
+/* True: it isn't. Then it is retired, and a reference is gone, so that it can be opened anew. */
+bool fk_row_is_outdated(struct fk_row *row);
 /* For those who only look: read-only, and entered nowhere; for fk_row_free(). path: in the directory rows, which is open. Without a
  * sentence: -ENOENT, it isn't there. */
 int fk_row_peek(int rows, const char *path, struct fk_row **row);

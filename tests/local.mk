@@ -27,6 +27,7 @@ tests_unit = \
 	tests/unit/known \
 	tests/unit/latch \
 	tests/unit/log \
+	tests/unit/longlived \
 	tests/unit/nest \
 	tests/unit/once \
 	tests/unit/output \
