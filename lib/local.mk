@@ -70,7 +70,13 @@ lib_libflockctl_la_SOURCES =
 lib_libflockctl_la_LIBADD = lib/libflk.la $(URCU_LIBS)
 # A dlclose() leaves it where it is: liburcu keeps a destructor for the end of every thread that has read through it.
 lib_libflockctl_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined -Wl,-z,nodelete
-EXTRA_DIST += lib/libflockctl.map
+EXTRA_DIST += lib/libflockctl.map lib/libflockctl.abi lib/abi.sh
+
+# What tests/cli/abi.t compares with; to be called when the interface has changed and is meant to.
+abi: lib/libflockctl.la
+	$(SHELL) $(srcdir)/lib/abi.sh write $(srcdir) lib/.libs/libflockctl.so "$(CC)"
+.PHONY: abi
+
 if HAVE_VERSION_SCRIPT
 lib_libflockctl_la_LDFLAGS += -Wl,--version-script=$(top_srcdir)/lib/libflockctl.map
 EXTRA_lib_libflockctl_la_DEPENDENCIES = lib/libflockctl.map

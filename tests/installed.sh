@@ -23,13 +23,13 @@ echo '#include <flockctl.hpp>
 int main() { flockctl::hold lock("cxx"); return flockctl::held("cxx") != 2; }' >"$T/example.cc"
 if have_cxx; then
     # shellcheck disable=SC2086
-    ok "flockctl.hpp is there" "$build_cxx" -o "$T/cxx" "$T/example.cc" $flags
+    ok "flockctl.hpp is there" "$build_cxx" -std=c++11 -o "$T/cxx" "$T/example.cc" $flags
     ok "and works" "$T/cxx"
 else
     lacks "a compiler of C++"
 fi
 
-is "$(flockctl acquire tool -- echo mine)" mine "the tool"
+is "$("$bindir/flockctl" acquire tool -- echo mine)" mine "the tool"
 cat >"$T/script" <<'END'
 . flockctl.sh
 flockctl_lock sh && flockctl acquire sh -- echo mine && flockctl_unlock sh

@@ -61,6 +61,7 @@ tests_unit_known_SOURCES = tests/unit/known.c tools/known.c
 
 tests_cli = \
 	tests/cli/abandoned.t \
+	tests/cli/abi.t \
 	tests/cli/acquire.t \
 	tests/cli/bridges.t \
 	tests/cli/cleanup.t \
@@ -169,13 +170,16 @@ tests_bench_ready_SOURCES = tests/bench/ready.c tests/bench/lookup.c tests/bench
 tests_bench_ready_LDADD = $(LDADD) -lurcu-cds
 tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
 
+# Made anew when compile.sh.in changes.
+noinst_DATA = tests/compile.sh
+
 check_LTLIBRARIES = tests/tap/libtap.la tests/unit/libhelpers.la
 tests_tap_libtap_la_SOURCES = tests/tap/tap.c tests/tap/tap.h
 tests_unit_libhelpers_la_SOURCES = tests/unit/helpers.c tests/unit/helpers.h
 
 check_PROGRAMS += $(tests_unit) $(tests_stress) $(tests_cli_helpers)
 EXTRA_PROGRAMS += $(tests_bench) $(tests_bench_helpers)
-EXTRA_DIST += tests/README tests/tap/tap.sh tests/cli/helpers.sh tests/cli/bridges.py tests/cli/header.cc tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
+EXTRA_DIST += tests/README tests/tap/tap.sh tests/installed.sh tests/cli/helpers.sh tests/cli/bridges.py tests/cli/header.cc tests/cli/status.py $(tests_cli) $(tests_bench_scripts)
 AM_CPPFLAGS += -I$(top_srcdir)/tests/tap
 LDADD = tests/unit/libhelpers.la tests/tap/libtap.la lib/libflk.la $(URCU_TOOL_LIBS)
 
@@ -198,6 +202,11 @@ prove: all $(check_PROGRAMS)
 	@$(AM_TESTS_ENVIRONMENT) $(TESTS_ENVIRONMENT) set -- $(tests_unit) $(tests_stress); \
 	for t in $(tests_cli); do set -- "$$@" "$(srcdir)/$$t"; done; \
 	$(PROVE) --exec '' $(PROVE_FLAGS) "$$@"
+
+# Of what is installed.
+installcheck-local:
+	@$(AM_TESTS_ENVIRONMENT) "$(srcdir)/tests/installed.sh" "$(DESTDIR)$(bindir)" "$(DESTDIR)$(libdir)" \
+		"$(DESTDIR)$(datadir)" "$(DESTDIR)$(mandir)"
 
 check-stress:
 	STRESS_SCALE=$${STRESS_SCALE:-10} $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tests_stress) tests/cli/tree.t'
