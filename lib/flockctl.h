@@ -252,6 +252,7 @@ struct flk_request;
 int flk_acquire(const char *name, unsigned flags, int64_t timeout_ms, struct flk_hold **hold) FLK_MUST_CHECK FLK_NONNULL(1, 4);
 /* Acquires all wants as one hold. Several names are taken in one fixed order, whatever their order here, so that two such
  * requests can't wait for each other; of one row, all that is wanted is taken in one step. options may be NULL.
+ * What dead owners of these names have left (flk_state_add()) is cleaned up then, before it returns; timeout_ms doesn't bound that.
  * -EINVAL: a name twice, FLK_SHARED with count or row other than one, a count larger than the row. -ENOENT: several slots of a
  * name that isn't defined. -EUSERS, -EBUSY, -ETIMEDOUT, -ECANCELED, -EDEADLK. Since 0.1. */
 int flk_acquire_many(const struct flk_want *wants, size_t n_wants, const struct flk_options *options, int64_t timeout_ms,

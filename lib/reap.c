@@ -621,12 +621,11 @@ bool fk_reap_is_due(void)
 {
     static _Atomic int64_t next;
     const char *root;
-    char path[PATH_MAX];
     int64_t now = fk_now();
     if (now < atomic_load(&next) || fk_reap_is_inside() || fk_root_path(&root) < 0)
         return false;
     atomic_store(&next, now + REST_EVERY);
-    stpcpy(stpcpy(path, root), "/reaped");
+    const char *path = FK_ROOT_BELOW(root, "/reaped");
     FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0600 | S_ISVTX);
     return fd >= 0 && claim(fd);
 }

@@ -666,11 +666,12 @@ static void close_items(struct fk_state_walk *walk)
 static int open_items(struct fk_state_walk *walk, const char *name)
 {
     const char *root;
-    char path[PATH_MAX];
+    char below[8 + FLK_NAME_MAX + 8];
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
-    snprintf(path, sizeof path, "%s%s%s/state", root, name ? "/rows/" : "", name ? name : "");
+    snprintf(below, sizeof below, "%s%s/state", name ? "/rows/" : "", name ? name : "");
+    const char *path = FK_ROOT_BELOW(root, below);
     code = fk_fd_open_directory(AT_FDCWD, path, &walk->items);
     if (code < 0)
         return code == -ENOENT ? 0 : fk_fail_errno(code, "can't look at %s", path);

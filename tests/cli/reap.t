@@ -186,6 +186,21 @@ run flockctl acquire x -- sh -c 'echo after >>log'
 log_is "1 2 after" "a reaper is killed: the next acquirer waits until its command has ended, and runs it again as attempt 2"
 nothing_registered
 
+# ---- signals ----
+
+rm -f begun
+left --cleanup ': >begun; [ $FLOCKCTL_STATE_ATTEMPT -gt 1 ] || sleep 1000' x
+background a "$FLOCKCTL" acquire x -- sh -c ': >started'
+wait_for '[ -e begun ]'
+kill -TERM "$a_pid"
+reap a
+is "$status" 143 "a signal while it cleans up: flockctl dies of it"
+ok "the command isn't started" [ ! -e started ]
+like "$(flockctl state list)" "^$id +x +$owner +dead" "the item stays"
+run flockctl acquire x -- true
+is "$status" 0 "and the lock is free"
+nothing_registered ": the next one has cleaned up"
+
 # ---- damage ----
 
 mkdir -p stays

@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "helpers.h"
@@ -193,10 +196,219 @@ static void rows_change(void)
     is_int(flk_state_drop(id), 0, "its owner finds it");
 }
 
+/* ---- cleaning up ---- */
+
+/* An item of an owner that is dead. */
+static char *leave(const char *name, const char *command, const char *path)
+{
+    static char id[FLK_ID_SIZE];
+    const char *paths[] = {path, NULL};
+    pid_t pid = tap_fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    const struct flk_state_spec spec = {.name = name, .command = command, .paths = path ? paths : NULL, .owner = pid};
+    if (flk_state_add(&spec, id) < 0)
+        bail_out("%s", flk_error_detail());
+    kill(pid, SIGKILL);
+    test_reap(pid);
+    return id;
+}
+
+static void reaps(void)
+{
+    const char *path = test_path("left");
+    if (mkdir(path, 0700) < 0)
+        bail_out("mkdir: %s", strerror(errno));
+    leave("r", NULL, path);
+    char *id = add("r", "true");
+    is_int(flk_reap("r", 1), 1, "one item would be cleaned up");
+    is_int(access(path, F_OK), 0, "and nothing is done yet");
+    is_int(flk_reap("other", 0), 0, "another name has none");
+    is_int(flk_reap("r", 0), 1, "one is cleaned up");
+    is_int(access(path, F_OK), -1, "its path is gone");
+    is_int(list("r").count, 1, "ours is left");
+    is_int(flk_state_drop(id), 0, "and is ours to drop");
+    is_int(flk_reap("a/b", 0), -EINVAL, "a bad name is refused");
+}
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+static void wait_for(const char *path)
+{
+    for (int i = 0; i < 60000 && !exists(path); i++)
+        usleep(1000);
+    if (!exists(path))
+        bail_out("%s doesn't appear", path);
+}
+
+/* A request goes on while a cleanup runs, and can be given up. */
+static void request_cleans(void)
+{
+    char command[1024];
+    struct flk_request *request;
+    struct flk_hold *hold = NULL;
+    snprintf(command, sizeof command, ": >%s; [ $FLOCKCTL_STATE_ATTEMPT -gt 1 ] || sleep 1000; : >%s", test_path("begun"),
+             test_path("done"));
+    leave("r", command, NULL);
+    const struct flk_want want = {.name = "r"};
+    is_int(flk_request_start(&want, 1, NULL, 0, &request), 0, "a request that won't wait");
+    int code = flk_request_step(request, &hold);
+    is_int(code, -EAGAIN, "isn't done before the cleanup is, though it has the lock");
+    wait_for(test_path("begun"));
+    is_int(flk_request_step(request, &hold), -EAGAIN, "the command runs");
+    is_int(flk_acquire("r", 0, 0, &hold), -EBUSY, "others don't have the lock meanwhile");
+    flk_request_cancel(request);
+    ok(!exists(test_path("done")), "given up, the command is ended");
+    is_int(list("r").count, 1, "and the item is left");
+    is_int(flk_acquire("r", 0, 0, &hold), 0, "the lock is free: the next one gets it");
+    ok(exists(test_path("done")), "after a second attempt");
+    is_int(list("r").count, 0, "and nothing is left");
+    flk_hold_release(hold);
+}
+
+static void request_polls(void)
+{
+    struct flk_request *request;
+    struct flk_hold *hold = NULL;
+    int code, rounds = 0;
+    is_int(flk_root_set(NULL), 0, "nothing is held");
+    int descriptors = test_descriptors();
+    leave("r", "sleep 0.05", NULL);
+    if (flk_request_start(&(struct flk_want){.name = "r"}, 1, NULL, FLK_FOREVER, &request) < 0)
+        bail_out("%s", flk_error_detail());
+    int fd = flk_request_fd(request);
+    while ((code = flk_request_step(request, &hold)) == -EAGAIN && rounds++ < 1000)
+        if (!test_readable(fd, 60000))
+            bail_out("nothing to read");
+    is_int(code, 0, "a request's descriptor tells when the cleanup is over");
+    ok(rounds < 100, "without many steps in vain: %d", rounds);
+    flk_request_cancel(request);
+    flk_hold_release(hold);
+    is_int(flk_root_set(NULL), 0, "nothing is held any more");
+    is_int(test_descriptors(), descriptors, "no descriptor is left");
+}
+
+/* ---- locks ---- */
+
+static int ready[2];
+
+/* A child that registers an item of its own and then does something; comes back when that has closed our pipe. */
+static pid_t start_owner(void (*then)(void))
+{
+    char id[FLK_ID_SIZE];
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        bail_out("pipe: %s", strerror(errno));
+    pid_t pid = tap_fork();
+    if (pid == 0) {
+        const struct flk_state_spec spec = {.name = "r", .command = "true"};
+        if (flk_state_add(&spec, id) == 0)
+            then();
+        _exit(1);
+    }
+    close(ready[1]);
+    if (read(ready[0], id, 1) < 0)
+        bail_out("read: %s", strerror(errno));
+    close(ready[0]);
+    return pid;
+}
+
+static void execute(void)
+{
+    execl("/bin/sleep", "sleep", "1000", NULL);
+}
+
+static void executes(void)
+{
+    pid_t pid = start_owner(execute);
+    struct seen seen = list("r");
+    ok(seen.count == 1 && seen.alive, "one that executes another program is alive: %s", seen.reason);
+    is_int(flk_reap("r", 0), 0, "and is left alone");
+    kill(pid, SIGKILL);
+    test_reap(pid);
+    is_int(flk_reap("r", 0), 1, "until it has ended");
+}
+
+static _Atomic pid_t *copy;
+
+/* A raw clone has a copy of the lock's descriptor. */
+static void copy_lock(void)
+{
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0ul);
+    if (pid == 0) {
+        close(ready[1]);
+        pause();
+        _exit(0);
+    }
+    *copy = pid;
+}
+
+static void copies(void)
+{
+    copy = test_shared(sizeof *copy);
+    pid_t pid = start_owner(copy_lock);
+    test_reap(pid);
+    if (*copy <= 0)
+        bail_out("no copy");
+    struct seen seen = list("r");
+    ok(seen.count == 1 && seen.alive, "while somebody has its lock it is alive: %s", seen.reason);
+    is_int(flk_reap("r", 0), 0, "and is left alone");
+    kill(*copy, SIGKILL);
+    for (int i = 0; i < 60000 && list("r").alive; i++)
+        usleep(1000);
+    is_int(flk_reap("r", 0), 1, "until nobody has");
+}
+
+static int own_elsewhere(void *data)
+{
+    int *pipes = data;
+    char byte;
+    (void)data;
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID, NULL, NULL, NULL, 0ul);
+    if (pid < 0)
+        return 77;
+    if (pid == 0) {
+        const struct flk_state_spec spec = {.name = "r", .command = "true"};
+        char id[FLK_ID_SIZE];
+        if (flk_state_add(&spec, id) < 0 || write(pipes[1], "", 1) != 1)
+            _exit(1);
+        pause();
+        _exit(0);
+    }
+    if (read(pipes[0], &byte, 1) != 1)
+        return 1;
+    struct seen seen = list("r");
+    if (seen.count != 1 || !seen.alive || flk_reap("r", 0) != 0)
+        return 2;
+    kill(pid, SIGKILL);
+    test_reap(pid);
+    seen = list("r");
+    return seen.count != 1 || seen.alive || flk_reap("r", 0) != 1 ? 3 : 0;
+}
+
+static void another_namespace(void)
+{
+    int pipes[2];
+    if (pipe(pipes) < 0)
+        bail_out("pipe: %s", strerror(errno));
+    int status = test_in_child(own_elsewhere, pipes);
+    if (status == 77)
+        skip("no new pid namespace can be made here");
+    else
+        is_int(status, 0, "an owner in another pid namespace is alive while it has its lock, and dead when it hasn't");
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
 int main(void)
 {
-    tap_deadline(60);
+    tap_deadline(120);
     test_root();
+    setenv("FLOCKCTL_TOOL", getenv("FLOCKCTL") ? getenv("FLOCKCTL") : "tools/flockctl", 1);
     registers();
     without_a_name();
     bad_input();
@@ -204,5 +416,11 @@ int main(void)
     forks();
     damage();
     rows_change();
+    reaps();
+    request_cleans();
+    request_polls();
+    executes();
+    copies();
+    another_namespace();
     return done_testing();
 }
