@@ -113,6 +113,7 @@ tests_cli_pty_LDADD =
 # Short in `make check`, long in `make check-stress`: STRESS_SCALE multiplies what they do.
 tests_stress = \
 	tests/stress/deadlock \
+	tests/stress/guest \
 	tests/stress/nest \
 	tests/stress/once \
 	tests/stress/queue \
