@@ -2,14 +2,20 @@
 /* What one that waits sees: fk_inspect_wait(). */
 #include "inspect.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "looker.h"
 #include "owner.h"
 #include "pool.h"
 #include "proc.h"
 #include "queue.h"
+#include "root.h"
 #include "shared.h"
 
 #define MOST_DESCENDANTS 256
@@ -110,13 +116,14 @@ static bool is_of_family(const struct family *family, const struct fk_record *re
     return false;
 }
 
-static bool find_wanting(struct looker *looker, const char *name, const struct family *family,
+static bool find_wanting(struct looker *looker, const char *text, const struct family *family,
                          struct fk_picture *picture)
 {
     struct fk_row *row;
+    struct fk_row_shown shown;
     uint64_t *numbers;
     bool found = false;
-    if (fk_row_peek(looker->rows, name, &row) < 0)
+    if (fk_row_peek_at(text, &row) < 0)
         return false;
     int count = fk_looker_tickets(row, UINT64_MAX, &numbers);
     for (int i = 0; !found && i < count; i++) {
@@ -126,13 +133,30 @@ static bool find_wanting(struct looker *looker, const char *name, const struct f
         found = fk_queue_who(row, numbers[i], &record) == 0 && is_of_family(family, &record) &&
                 fk_looker_waits(looker, row, numbers[i], &record, &known, &life) && known;
         if (found) {
-            picture->waiting.holder_wants = fk_arena_text(looker->arena, name);
+            picture->waiting.holder_wants =
+                fk_arena_text(looker->arena, fk_row_show(text, strlen(text), &shown));
             picture->waiting.wanting = fk_looker_show(looker->arena, &record);
         }
     }
     free(numbers);
     fk_row_free(row);
     return found;
+}
+
+/* The same of the locks of outputs. */
+static void find_wanted_output(struct looker *looker, const struct family *family, struct fk_picture *picture)
+{
+    char text[FK_OUTPUT_KEY_SIZE];
+    const char *root;
+    DIR *directory;
+    bool found = false;
+    if (fk_root_path(&root) < 0 || fk_fd_open_directory(AT_FDCWD, FK_ROOT_BELOW(root, "/once"), &directory) < 0)
+        return;
+    for (struct dirent *entry; !found && (entry = readdir(directory));) {
+        int length = snprintf(text, sizeof text, "%c%.*s", FK_OUTPUT_MARK, NAME_MAX, entry->d_name);
+        found = entry->d_name[0] != '.' && length < (int)sizeof text && find_wanting(looker, text, family, picture);
+    }
+    fk_fd_close_directory(directory);
 }
 
 /* Does the holder wait itself, or something that it has started? From the holder down: its family is small, the waiters may
@@ -148,6 +172,7 @@ static void find_what_holder_wants(struct looker *looker, struct fk_picture *pic
     for (size_t i = 0; i < names.count; i++)
         if (find_wanting(looker, names.items[i], &family, picture))
             return;
+    find_wanted_output(looker, &family, picture);
 }
 
 void fk_inspect_wait(const struct fk_row *row, uint64_t number, int64_t waited_ms, bool thorough,

@@ -266,42 +266,47 @@ static bool has_writer(int directory, const char *name, int scratch)
     return fifo >= 0 && tee(fifo, scratch, 1, SPLICE_F_NONBLOCK) < 0 && errno == EAGAIN;
 }
 
-static bool row_has_holder(const char *root, const char *row, int scratch)
+static bool row_has_holder(DIR *rows, const char *row, int scratch)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/rows/%s/slots", root, row);
-    DIR *slots = opendir(path);
+    char path[NAME_MAX + sizeof "/slots"];
     bool found = false;
-    for (struct dirent *entry; slots && !found && (entry = readdir(slots));)
+    DIR *slots;
+    snprintf(path, sizeof path, "%.*s/slots", NAME_MAX, row);
+    if (fk_fd_open_directory(dirfd(rows), path, &slots) < 0)
+        return false;
+    for (struct dirent *entry; !found && (entry = readdir(slots));)
         found = entry->d_name[0] != '.' && has_writer(dirfd(slots), entry->d_name, scratch);
-    if (slots)
-        closedir(slots);
+    fk_fd_close_directory(slots);
     return found;
 }
 
-/* The name of a row in root that has a holder, into name. */
+static bool is_held_below(const char *path, int scratch, char name[NAME_MAX + 1])
+{
+    DIR *rows;
+    bool found = false;
+    if (fk_fd_open_directory(AT_FDCWD, path, &rows) < 0)
+        return false;
+    for (struct dirent *entry; !found && (entry = readdir(rows));) {
+        found = entry->d_name[0] != '.' && row_has_holder(rows, entry->d_name, scratch);
+        if (found)
+            snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
+    }
+    fk_fd_close_directory(rows);
+    return found;
+}
+
+/* The name of a row in root that has a holder, or the key of an output that is built or used there, into name. */
 static bool has_holder(const char *root, char name[NAME_MAX + 1])
 {
-    char path[PATH_MAX];
     int scratch[2];
     struct stat status;
-    if (lstat(root, &status) < 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid())
+    if (lstat(root, &status) < 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid() ||
+        pipe2(scratch, O_CLOEXEC | O_NONBLOCK) < 0)
         return false;
-    snprintf(path, sizeof path, "%s/rows", root);
-    DIR *rows = opendir(path);
-    if (!rows)
-        return false;
-    bool found = false;
-    if (pipe2(scratch, O_CLOEXEC | O_NONBLOCK) == 0) {
-        for (struct dirent *entry; !found && (entry = readdir(rows));) {
-            found = entry->d_name[0] != '.' && row_has_holder(root, entry->d_name, scratch[1]);
-            if (found)
-                snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
-        }
-        close(scratch[0]);
-        close(scratch[1]);
-    }
-    closedir(rows);
+    bool found = is_held_below(FK_ROOT_BELOW(root, "/rows"), scratch[1], name) ||
+                 is_held_below(FK_ROOT_BELOW(root, "/once"), scratch[1], name);
+    close(scratch[0]);
+    close(scratch[1]);
     return found;
 }
 

@@ -216,6 +216,11 @@ echo '"$FLOCKCTL" once -o b -- true && echo a >"$FLOCKCTL_OUT"' >"$T/need.b"
 echo '"$FLOCKCTL" once -o a -- true && echo b >"$FLOCKCTL_OUT"' >"$T/need.a"
 timeout 20 sh -c 'cat "$2" >"$1"' sh "$T/a.go" "$T/need.b"
 is_waiting 1
+background w "$FLOCKCTL" once -o a -- true
+wait_for "grep -q 'waiting for' '$T/w.err'"
+like "$(cat "$T/w.err")" "held by pid $a_pid .*, which waits for $T/d/b itself: pid" "who waits is told what the builder waits for"
+kill -KILL "$w_pid"
+reap w
 timeout 20 sh -c 'cat "$2" >"$1"' sh "$T/b.go" "$T/need.a"
 reap b
 is "$status" 35 "two that need each other: one is refused"

@@ -68,6 +68,13 @@ static void wait_for(_Atomic int *value, int least)
         poll(NULL, 0, 1);
 }
 
+static int fail_build(const char *path, void *data)
+{
+    (void)path;
+    (void)data;
+    return 5;
+}
+
 /* Is at it until it is told to go on; then gives the number at data. */
 static int build_when_told(const char *path, void *data)
 {
@@ -277,7 +284,10 @@ static void told(void)
 static void killed(void)
 {
     const char *x = test_path("killed"), *d = tap_directory();
+    struct flk_once_spec failing = spec_of(x, "k");
     int before = test_entries(d);
+    failing.build = fail_build;
+    is_int(flk_once(&failing, 0), 5, "a build fails that nobody waits for");
     start_all(x, 0, 0, NULL);
     kill(pids[0], SIGKILL);
     test_reap(pids[0]);
@@ -409,13 +419,6 @@ static void threads(void)
     is_int(bad, 0, "threads of one process ask, too");
     is_int(atomic_load(&shared->runs), 1, "and one builds");
     reset();
-}
-
-static int fail_build(const char *path, void *data)
-{
-    (void)path;
-    (void)data;
-    return 5;
 }
 
 static void *ask_for_all(void *data)
