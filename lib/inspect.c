@@ -219,7 +219,7 @@ static int look_at_fifo(const struct looker *looker, const struct fk_row *row, u
     struct stat status;
     FK_CLOSE_FD int fd = open_to_look(row, "slots", slot);
     if (fd == -EMFILE || fd == -ENFILE)
-        return fk_fail_errno(fd, "can't open slot %u of %s", slot, row->text);
+        return fk_row_fail(fd, row->text, "open slot %u of", slot);
     bool fifo = fd >= 0 && fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_uid == geteuid();
     look->writer = fifo ? look_for_writer(&looker->scratch, fd) : NO_FIFO;
     if (fifo) {

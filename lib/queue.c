@@ -70,14 +70,14 @@ int fk_queue_watch(const struct fk_row *row, uint64_t number, struct fk_watch *w
     if (fd == -ENOENT)
         return 0;
     if (fd < 0)
-        return fk_fail_errno(fd, "can't open %s of %s", path.text, row->text);
+        return fk_row_fail(fd, row->text, "open %s of", path.text);
     if (flock(fd, LOCK_EX | LOCK_NB) == 0)
         return 0;
     if (errno != EWOULDBLOCK)
-        return fk_fail_errno(-errno, "can't lock %s of %s", path.text, row->text);
+        return fk_row_fail(-errno, row->text, "lock %s of", path.text);
     FK_CLOSE_FD int primer = fk_fd_open(row->directory, path.text, O_RDWR | O_NONBLOCK | O_NOFOLLOW, 0);
     if (primer < 0 && primer != -ENOENT)
-        return fk_fail_errno(primer, "can't open %s of %s", path.text, row->text);
+        return fk_row_fail(primer, row->text, "open %s of", path.text);
     fk_fd_close(&primer);
     fresh.fd = fd;
     if (fk_queue_told(&fresh) != FK_TOLD_NOTHING)
@@ -115,7 +115,7 @@ static int list(const struct fk_row *row, uint64_t below, uint64_t **numbers)
     *numbers = NULL;
     int code = fk_fd_open_directory(row->directory, "queue", &directory);
     if (code < 0)
-        return fk_fail_errno(code, "can't read the queue of %s", row->text);
+        return fk_row_fail(code, row->text, "read the queue of");
     for (struct dirent *entry; code == 0 && (entry = readdir(directory));) {
         char *end;
         uint64_t number = strtoull(entry->d_name, &end, 10);
@@ -307,7 +307,7 @@ int fk_queue_enter(struct fk_section *section, const char *record, size_t length
         unlink_ticket(row, number);
         latch->living = before;
         section->dirty = true;
-        return fk_fail_errno(fd, "can't queue for %s", row->text);
+        return fk_row_fail(fd, row->text, "queue for");
     }
     /* After the ticket: a record that was left without one would be found by nobody. Best effort: it is for people, and a
      * full file system must not keep anybody from waiting. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,13 +123,25 @@ const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *sh
 {
     const char *slash = memchr(text, '/', length);
     snprintf(shown->text, sizeof shown->text, "%.*s", (int)(slash ? slash - text : (ptrdiff_t)length), text);
-    if (text[0] != FK_OUTPUT_MARK)
+    char *path = text[0] == FK_OUTPUT_MARK ? malloc(PATH_MAX) : NULL; /* too much for the stacks of some threads */
+    if (!path)
         return shown->text;
     char *path = malloc(PATH_MAX);
     if (path && fk_row_output(shown->text, path, PATH_MAX) > 0)
         fk_output_show(path, shown->text);
     free(path);
     return shown->text;
+}
+
+int fk_row_fail(int code, const char *text, const char *format, ...)
+{
+    struct fk_row_shown shown;
+    char what[64];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    return fk_fail_errno(code, "can't %s %s", what, fk_row_show(text, strlen(text), &shown));
 }
 
 /* ---- delete ---- */
@@ -388,7 +401,7 @@ static int open_latch(int directory, const char *name, int access)
         fd = fk_fd_open(directory, "latch", access | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd == -EISDIR || fd == -ELOOP)
         return fk_row_damaged(name, "its latch isn't a regular file");
-    return fd < 0 && fd != -ENOENT ? fk_fail_errno(fd, "can't open the latch of %s", name) : fd;
+    return fd < 0 && fd != -ENOENT ? fk_row_fail(fd, name, "open the latch of") : fd;
 }
 
 /* The directory that we have open may have been removed since: then it isn't the one at its path any more. */
@@ -401,7 +414,7 @@ static int look_at_directory(struct fk_row *row)
 {
     struct stat status;
     if (fstat(row->directory, &status) < 0)
-        return fk_fail_errno(-errno, "can't look at the row %s", row->text);
+        return fk_row_fail(-errno, row->text, "look at the row");
     row->device = status.st_dev;
     row->inode = status.st_ino;
     return 0;
@@ -414,7 +427,7 @@ static int read_values(struct fk_row *row, unsigned kind)
         return -ESTALE;
     if (code == -EBADMSG || code == -ENOENT)
         return fk_row_damaged(row->text, "its values can't be read");
-    return code < 0 ? fk_fail_errno(code, "can't read the values of %s", row->text) : 0;
+    return code < 0 ? fk_row_fail(code, row->text, "read the values of") : 0;
 }
 
 static int look_at_latch(struct fk_row *row)
@@ -423,7 +436,7 @@ static int look_at_latch(struct fk_row *row)
     struct fk_latch latch;
     char record[FK_RECORD_SIZE];
     if (fstat(row->latch, &status) < 0)
-        return fk_fail_errno(-errno, "can't look at the latch of %s", row->text);
+        return fk_row_fail(-errno, row->text, "look at the latch of");
     if (!S_ISREG(status.st_mode) || status.st_uid != geteuid())
         return fk_row_damaged(row->text,
                               S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
@@ -443,7 +456,7 @@ static int open_from_disk(int rows, const char *name, int access, struct fk_row 
     if (directory == -ENOTDIR || directory == -ELOOP)
         return fk_row_damaged(name, "it isn't a directory");
     if (directory < 0)
-        return fk_fail_errno(directory, "can't open the row %s", name);
+        return fk_row_fail(directory, name, "open the row");
     struct fk_row *row = calloc(1, sizeof *row + strlen(name) + 1);
     if (!row)
         return fk_fail(-ENOMEM, "out of memory");
@@ -608,6 +621,8 @@ static int open_or_make_output(const struct fk_output *output, struct fk_row **r
         code = open_from_disk(rows, output->row, O_RDWR, row);
         if (code == 0)
             return 0;
+        if (code == -EMFILE || code == -ENFILE || code == -EACCES) /* with these nobody can read whose it is */
+            return fk_fail_errno(code, "can't open the lock of %s", output->shown);
         if (code == -ENOENT)
             code = make(rows, output->row, &(struct plan){.slots = 1, .output = output});
         code = code == -EEXIST || code == -ESTALE ? 0 : code;
@@ -757,7 +772,7 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
     int code = fk_latch_lock(fd, until);
     if (code < 0) {
         return_latch(row, fd);
-        return code == -EAGAIN ? code : fk_fail_errno(code, "can't lock the latch of %s", row->text);
+        return code == -EAGAIN ? code : fk_row_fail(code, row->text, "lock the latch of");
     }
     atomic_load_explicit(&row->sections, memory_order_acquire);
     section->row = row;
@@ -848,7 +863,7 @@ int fk_row_delete(struct fk_row *row)
     if (code == 0)
         code = rename_away(rows, row->text, temporary);
     if (code < 0)
-        code = fk_fail_errno(code, "can't remove the row %s", row->text);
+        code = fk_row_fail(code, row->text, "remove the row");
     fk_row_leave(&section);
     if (code == 0) {
         fk_registry_retire(row);
@@ -884,7 +899,7 @@ static int exchange(struct fk_section *section, int rows, const char *temporary,
         code = -errno;
     if (code == 0 && section->latch.state)
         code = fk_state_move(row->directory, fresh);
-    return code < 0 ? fk_fail_errno(code, "can't resize the row %s", row->text) : 0;
+    return code < 0 ? fk_row_fail(code, row->text, "resize the row") : 0;
 }
 
 int fk_row_exchange(struct fk_row *row, unsigned slots)

@@ -75,6 +75,8 @@ struct fk_row_shown {
     char text[FK_OUTPUT_SHOWN_SIZE];
 };
 const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *shown);
+/* "can't WHAT ROW: ...", as fk_fail_errno(). */
+int fk_row_fail(int code, const char *text, const char *format, ...) __attribute__((cold, format(printf, 3, 4)));
 /* slots: 0, or the number it must have: -EUSERS. The row is the caller's until fk_registry_unref(). */
 int fk_row_open(const char *name, unsigned slots, enum fk_row_create create, struct fk_row **row);
 /* The lock of an output, made when it isn't there: of one slot, and with a file `output` that has the output's path, bytes as

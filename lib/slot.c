@@ -49,14 +49,14 @@ static int cannot_open(const struct fk_row *row, unsigned slot, int code)
 {
     if (code == -ELOOP || code == -EISDIR || code == -ENOENT || code == -ENXIO)
         return damaged(row, slot, code == -ELOOP ? "a symbolic link" : code == -ENOENT ? "not there" : "no FIFO");
-    return fk_fail_errno(code, "can't open slot %u of %s", slot, row->text);
+    return fk_row_fail(code, row->text, "open slot %u of", slot);
 }
 
 static int check_fifo(const struct fk_row *row, unsigned slot, int fd)
 {
     struct stat status;
     if (fstat(fd, &status) < 0)
-        return fk_fail_errno(-errno, "can't look at slot %u of %s", slot, row->text);
+        return fk_row_fail(-errno, row->text, "look at slot %u of", slot);
     if (S_ISFIFO(status.st_mode) && status.st_uid == geteuid())
         return 0;
     return damaged(row, slot, S_ISFIFO(status.st_mode) ? "another user's" : "no FIFO");
@@ -172,7 +172,7 @@ static int take_as_is(struct fk_row *row, unsigned slot, int mode)
         row->checked = row->slots == 1;
     }
     if (flock(fd, mode | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? -EAGAIN : fk_fail_errno(-errno, "can't lock slot %u of %s", slot, row->text);
+        return errno == EWOULDBLOCK ? -EAGAIN : fk_row_fail(-errno, row->text, "lock slot %u of", slot);
     if (watch < 0)
         drain(fd); /* nobody who sleeps on it is before us */
     return fk_fd_take(&fd);
@@ -199,7 +199,7 @@ static int is_free(struct fk_row *row, unsigned slot, int mode)
     }
     drain(watch);
     if (flock(watch, mode | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? 0 : fk_fail_errno(-errno, "can't lock slot %u of %s", slot, row->text);
+        return errno == EWOULDBLOCK ? 0 : fk_row_fail(-errno, row->text, "lock slot %u of", slot);
     flock(watch, LOCK_UN);
     return 1;
 }
@@ -259,7 +259,7 @@ static int look(struct fk_section *section, bool sweep, struct pollfd *polls, un
             polls[n++] = (struct pollfd){.fd = watch_of(row, slot), .events = POLLIN};
     int code = fk_poll_now(polls, n); /* it takes no more of them than the limit of open files, even if they are -1 */
     if (code < 0)
-        return fk_fail_errno(code, "can't poll the slots of %s", row->text);
+        return fk_row_fail(code, row->text, "poll the slots of");
     for (unsigned slot = 0, at = 0; slot < row->slots; slot++) {
         bool watched = watch_of(row, slot) >= 0;
         short shown = watched ? polls[at++].revents : 0;
