@@ -123,8 +123,7 @@ const char *fk_row_show(const char *text, size_t length, struct fk_row_shown *sh
 {
     const char *slash = memchr(text, '/', length);
     snprintf(shown->text, sizeof shown->text, "%.*s", (int)(slash ? slash - text : (ptrdiff_t)length), text);
-    char *path = text[0] == FK_OUTPUT_MARK ? malloc(PATH_MAX) : NULL; /* too much for the stacks of some threads */
-    if (!path)
+    if (text[0] != FK_OUTPUT_MARK)
         return shown->text;
     char *path = malloc(PATH_MAX);
     if (path && fk_row_output(shown->text, path, PATH_MAX) > 0)

@@ -82,6 +82,7 @@ tests_cli = \
 	tests/cli/nest.t \
 	tests/cli/nest_proof.t \
 	tests/cli/once.t \
+	tests/cli/once_key.t \
 	tests/cli/order.t \
 	tests/cli/podman.t \
 	tests/cli/pool.t \
@@ -116,6 +117,7 @@ tests_stress = \
 	tests/stress/guest \
 	tests/stress/nest \
 	tests/stress/once \
+	tests/stress/once_faults \
 	tests/stress/queue \
 	tests/stress/reap \
 	tests/stress/tryonce

@@ -189,6 +189,8 @@ int main(int argc, char **argv)
         status = options.version ? verb_version.run(&options) : run_verb(verb, &options);
     free(options.operands);
     free(options.paths);
+    free(options.inputs);
+    free(options.variables);
     if (fflush(stdout) != 0 && status == 0) {
         complain("can't write to stdout: %s", strerrordesc_np(errno));
         return EXIT_OURS;

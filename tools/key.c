@@ -23,12 +23,11 @@ static int out_of_memory(void)
 
 /* ---- what can't be meant ---- */
 
-static int check_variables(const struct key_spec *spec)
+static int check_variables(const char *const *variables)
 {
-    for (size_t i = 0; i < spec->n_variables; i++)
-        if (!*spec->variables[i] || strchr(spec->variables[i], '='))
-            return fk_fail(-EINVAL, "--env \"%s\" isn't the name of a variable; give the name alone",
-                           spec->variables[i]);
+    for (; *variables; variables++)
+        if (!**variables || strchr(*variables, '='))
+            return fk_fail(-EINVAL, "--env \"%s\" isn't the name of a variable; give the name alone", *variables);
     return 0;
 }
 
@@ -51,7 +50,10 @@ static int check(const struct key_spec *spec, bool has_key)
 {
     if (spec->text && !*spec->text)
         return fk_fail(-EINVAL, "--key is empty; give it a text, or leave it out");
-    int code = check_variables(spec);
+    for (size_t i = 0; spec->inputs && spec->inputs[i]; i++)
+        if (!*spec->inputs[i])
+            return fk_fail(-EINVAL, "--input is empty; give it a path, or leave it out");
+    int code = spec->variables ? check_variables(spec->variables) : 0;
     return code < 0 ? code : check_field(spec->output, has_key);
 }
 
@@ -82,16 +84,10 @@ static void save_known(struct key *key)
         chat("what is known of the inputs of %s isn't kept: %s", key->spec->output, strerrordesc_np(-code));
 }
 
-static int except_lock_directory(struct inputs *inputs)
+static void except_lock_directory(struct inputs *inputs, const char *path)
 {
-    char *path;
-    int code = flk_root_get(&path);
-    if (code < 0)
-        return code;
-    if (stat(path, &inputs->lock_directory) < 0)
-        inputs->lock_directory = (struct stat){0}; /* not made yet */
-    free(path);
-    return 0;
+    if (!path || stat(path, &inputs->lock_directory) < 0)
+        inputs->lock_directory = (struct stat){0};
 }
 
 /* NAME, or what stands before and behind {key}. */
@@ -117,12 +113,11 @@ static int open_inputs(struct key *key)
     int code = fk_output_open(key->spec->output, &key->place);
     if (code == 0)
         code = except_output(key);
-    if (code == 0)
-        code = except_lock_directory(&key->inputs);
     if (code < 0)
         return code;
+    except_lock_directory(&key->inputs, key->spec->lock_directory);
     load_known(key);
-    key->digests = calloc(key->spec->n_inputs, sizeof *key->digests);
+    key->digests = calloc(key->n_inputs, sizeof *key->digests);
     return key->digests ? 0 : out_of_memory();
 }
 
@@ -140,7 +135,7 @@ static int digest_inputs(struct key *key)
 {
     const struct key_spec *spec = key->spec;
     int code = open_inputs(key);
-    for (size_t i = 0; i < spec->n_inputs && code == 0; i++) {
+    for (size_t i = 0; i < key->n_inputs && code == 0; i++) {
         code = check_input(key, spec->inputs[i]);
         if (code == 0)
             code = inputs_digest(&key->inputs, spec->inputs[i], key->digests[i]);
@@ -185,11 +180,11 @@ static void digest_all(const struct key *key, char text[DIGEST_TEXT_SIZE])
     digest_text(&digest, 'F', "flockctl key 1");
     if (spec->text)
         digest_text(&digest, 'k', spec->text);
-    for (size_t i = 0; i < spec->n_inputs; i++) {
+    for (size_t i = 0; i < key->n_inputs; i++) {
         put_name(&digest, spec->inputs[i]);
         digest_field(&digest, 't', key->digests[i], DIGEST_SIZE);
     }
-    for (size_t i = 0; i < spec->n_variables; i++)
+    for (size_t i = 0; spec->variables && spec->variables[i]; i++)
         put_variable(&digest, spec->variables[i]);
     if (spec->command)
         put_command(&digest, spec->command);
@@ -213,7 +208,7 @@ static char *replace_field(const char *output, const char *digest)
 static char *write_text(const struct key_spec *spec, const char *digest)
 {
     char *text = NULL;
-    bool alone = spec->n_inputs == 0 && spec->n_variables == 0 && !spec->command;
+    bool alone = !spec->inputs && !spec->variables && !spec->command;
     if (alone && strncmp(spec->text, PREFIX, strlen(PREFIX)) != 0)
         return strdup(spec->text);
     if (asprintf(&text, PREFIX "%s", digest) < 0)
@@ -224,10 +219,12 @@ static char *write_text(const struct key_spec *spec, const char *digest)
 int key_make(struct key *key, const struct key_spec *spec)
 {
     char digest[DIGEST_TEXT_SIZE] = "";
-    bool has_key = spec->text || spec->n_inputs || spec->n_variables || spec->command;
+    bool has_key = spec->text || spec->inputs || spec->variables || spec->command;
     *key = (struct key){.spec = spec, .place = {.directory = -1}};
+    while (spec->inputs && spec->inputs[key->n_inputs])
+        key->n_inputs++;
     int code = check(spec, has_key);
-    if (code == 0 && spec->n_inputs)
+    if (code == 0 && key->n_inputs)
         code = digest_inputs(key);
     if (code < 0)
         return code;
@@ -253,7 +250,7 @@ int key_check(struct key *key)
 {
     free(key->inputs.news);
     key->inputs.news = NULL;
-    for (size_t i = 0; i < key->spec->n_inputs; i++) {
+    for (size_t i = 0; i < key->n_inputs; i++) {
         unsigned char now[DIGEST_SIZE];
         int code = inputs_digest(&key->inputs, key->spec->inputs[i], now);
         if (code < 0)
@@ -261,7 +258,7 @@ int key_check(struct key *key)
         if (memcmp(now, key->digests[i], DIGEST_SIZE) != 0)
             return tell_change(key, i);
     }
-    if (key->spec->n_inputs)
+    if (key->n_inputs)
         save_known(key);
     return 1;
 }

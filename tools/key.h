@@ -18,9 +18,10 @@
 struct key_spec {
     const char *output; /* as the user wrote it */
     const char *text; /* --key; NULL: none */
+    /* Each ends with NULL; NULL: none of them. */
     const char *const *inputs, *const *variables;
-    size_t n_inputs, n_variables;
-    const char *const *command; /* ends with NULL; --command-key; NULL: it isn't asked for */
+    const char *const *command; /* with --command-key */
+    const char *lock_directory; /* which is no input; NULL: none that could be one */
 };
 
 struct key {
@@ -28,6 +29,7 @@ struct key {
     char *text;   /* NULL: there is none, OUTPUT needs only be there */
     char *output; /* with {key} replaced */
     struct inputs inputs;
+    size_t n_inputs;
     unsigned char (*digests)[DIGEST_SIZE]; /* of the inputs */
     struct fk_output place; /* with {key} as it is: beside it stands what is known. Directory -1: there are no inputs */
     char *name;             /* the names of OUTPUT, cut at {key} */

@@ -54,6 +54,10 @@ enum {
     OPT_DRY_RUN,
     OPT_USE,
     OPT_KEY,
+    OPT_INPUT,
+    OPT_ENV,
+    OPT_COMMAND_KEY,
+    OPT_PRINT,
     OPT_MAX_AGE,
     OPT_FORCE,
     OPT_RETRY,
@@ -116,6 +120,10 @@ static const struct {
     {{"target", required_argument, NULL, 'o'}, GROUP_ONCE},
     {{"use", required_argument, NULL, OPT_USE}, GROUP_ONCE},
     {{"key", required_argument, NULL, OPT_KEY}, GROUP_ONCE},
+    {{"input", required_argument, NULL, OPT_INPUT}, GROUP_ONCE},
+    {{"env", required_argument, NULL, OPT_ENV}, GROUP_ONCE},
+    {{"command-key", no_argument, NULL, OPT_COMMAND_KEY}, GROUP_ONCE},
+    {{"print", no_argument, NULL, OPT_PRINT}, GROUP_ONCE},
     {{"max-age", required_argument, NULL, OPT_MAX_AGE}, GROUP_MAX_AGE},
     {{"force", no_argument, NULL, OPT_FORCE}, GROUP_ONCE},
     {{"retry", no_argument, NULL, OPT_RETRY}, GROUP_ONCE},
@@ -387,19 +395,20 @@ static bool take_value_of_pool(struct options *options, int which, const char *t
     return take_value_of_run(options, which, text);
 }
 
-static bool add_path(struct options *options, const char *path)
+/* To a list that ends with NULL. */
+static bool add_to(const char ***list, const char *text)
 {
     size_t count = 0;
-    while (options->paths && options->paths[count])
+    while (*list && (*list)[count])
         count++;
-    const char **paths = reallocarray(options->paths, count + 2, sizeof *paths);
-    if (!paths) {
+    const char **longer = reallocarray(*list, count + 2, sizeof *longer);
+    if (!longer) {
         complain("out of memory");
         return false;
     }
-    paths[count] = path;
-    paths[count + 1] = NULL;
-    options->paths = paths;
+    longer[count] = text;
+    longer[count + 1] = NULL;
+    *list = longer;
     return true;
 }
 
@@ -443,7 +452,7 @@ static bool take_value_of_state(struct options *options, int which, const char *
     case OPT_OWNER:
         return take_process(text, &options->owner);
     case OPT_PATH:
-        return add_path(options, text);
+        return add_to(&options->paths, text);
     case OPT_CLEANUP:
         if (!*text)
             complain("--cleanup is empty; give it a command, or leave it out");
@@ -469,6 +478,16 @@ static bool take_value_of_once(struct options *options, int which, const char *t
         return true;
     case OPT_KEY:
         options->key = text;
+        return true;
+    case OPT_INPUT:
+        return add_to(&options->inputs, text);
+    case OPT_ENV:
+        return add_to(&options->variables, text);
+    case OPT_COMMAND_KEY:
+        options->command_key = true;
+        return true;
+    case OPT_PRINT:
+        options->print = true;
         return true;
     case OPT_MAX_AGE:
         options->has_max_age = true;

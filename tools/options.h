@@ -29,7 +29,7 @@ enum option_group {
     GROUP_JSON = 1 << 15,  /* of those of STATUS: --json */
     GROUP_LABEL = 1 << 16, /* of those of LOCK: -l */
     GROUP_DRY_RUN = 1 << 17, /* --dry-run */
-    GROUP_ONCE = 1 << 18,  /* -o --use --key --force --retry */
+    GROUP_ONCE = 1 << 18,  /* -o --use --key --input --env --command-key --force --retry --print */
     GROUP_PRUNE = 1 << 19, /* --max-size */
     GROUP_OUTPUTS = 1 << 20, /* --list --forget */
     GROUP_MAX_AGE = 1 << 25, /* --max-age */
@@ -68,7 +68,8 @@ struct options {
     const char *forget; /* NULL: not given */
     enum color color;
     const char *target, *use, *key; /* NULL: not given */
-    bool force, retry;
+    const char **inputs, **variables; /* as paths */
+    bool force, retry, command_key, print;
     char **operands;
     size_t n_operands;
     char **command; /* behind "--"; NULL: there is no "--" */

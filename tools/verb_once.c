@@ -23,13 +23,22 @@
 #include "signals.h"
 #include "verbs.h"
 
+#define TRIES 10 /* of inputs that change each time before COMMAND begins */
+
 /* ---- the key ---- */
 
-/* What OUTPUT is to be current for; for key_clear(), whatever it gives. */
-static int make_key(const struct options *options, struct key_spec *spec, struct key *key)
+/* What OUTPUT is to be current for. */
+static struct key_spec key_of(const struct job *job)
 {
-    *spec = (struct key_spec){.output = options->target, .text = options->key};
-    return key_make(key, spec);
+    const struct options *options = job->options;
+    return (struct key_spec){
+        .output = options->target,
+        .text = options->key,
+        .inputs = options->inputs,
+        .variables = options->variables,
+        .command = options->command_key ? (const char *const *)job->command : NULL,
+        .lock_directory = options->dir ? options->dir : getenv("FLOCKCTL_DIR"),
+    };
 }
 
 /* ---- waiting ---- */
@@ -42,12 +51,17 @@ struct wait {
     int64_t until;
 };
 
+#define WAIT_FOR(JOB) ((struct wait){.job = (JOB), .output = {.directory = -1}, .signals = {.fd = -1}})
+
+/* Again, for another path, only when it has been done. */
 static int begin_wait(struct wait *wait, struct job *job, const char *path)
 {
-    *wait = (struct wait){.job = job, .output = {.directory = -1}};
+    fk_output_close(&wait->output);
     int code = fk_output_open(path, &wait->output);
     if (code < 0)
         return complain_of(code, EXIT_OURS);
+    if (wait->signals.fd >= 0)
+        return 0;
     code = signals_block(&wait->signals, true);
     if (code < 0) {
         complain("can't wait for signals: %s", strerrordesc_np(-code));
@@ -89,22 +103,64 @@ static int give_up(const struct wait *wait, int code)
 
 struct building {
     struct wait *wait;
+    struct key *key;
     struct job_build told;
     int status;
+    bool changed; /* the inputs have, before COMMAND began: the key is another one by now */
 };
+
+/* Before COMMAND, since the lock may have been waited for. */
+static bool may_begin(struct building *building)
+{
+    int same = key_check(building->key);
+    building->changed = same == 0;
+    if (same < 0)
+        complain("%s", flk_error_detail());
+    else if (same == 0)
+        chat("%s, so there is another key to look for", flk_error_detail());
+    return same == 1;
+}
+
+/* After it: what it made is for no key when it can't be told from which inputs. */
+static void check_inputs(struct building *building, struct fk_build *build)
+{
+    const struct key *key = building->key;
+    const char *output = building->wait->output.shown, *command = building->wait->job->command[0];
+    int same = key_check(building->key);
+    if (same == 1)
+        return;
+    if (same < 0)
+        complain("%s", flk_error_detail());
+    const char *why = same < 0 ? "its inputs can't be read any more" : flk_error_detail();
+    if (strcmp(key->output, key->spec->output) != 0) {
+        complain("%s since %s began, so %s isn't published; run it again", why, command, output);
+        building->status = EXIT_OURS;
+        build->unshared = true;
+        return;
+    }
+    say("%s since %s began, so %s is published but not current; the next run builds it again", why, command, output);
+    build->key = NULL;
+}
 
 /* The builder that fk_once() calls. */
 static int build(struct fk_build *build, void *data)
 {
     struct building *building = data;
     struct job *job = building->wait->job;
+    build->unshared = true;
+    building->status = EXIT_OURS;
+    if (!may_begin(building))
+        return building->status;
     setenv("FLOCKCTL_OUT", build->path, 1);
     chat("building %s, id %s", building->wait->output.shown, flk_hold_id(build->hold));
+    building->told.shows_on_stderr = job->options->print;
     job->build = &building->told;
     building->status = job_run(job, build->hold, &building->wait->signals);
     build->unshared = building->told.interrupted;
     build->said = building->told.said;
     build->length = building->told.length;
+    if (building->status == 0)
+        check_inputs(building, build);
     return building->status;
 }
 
@@ -136,11 +192,12 @@ static int end(struct building *building, const struct fk_once_result *result)
     return EXIT_OURS;
 }
 
-static int build_or_wait(struct wait *wait, const struct fk_wanted *wanted)
+/* *changed: it is to be looked for again, with another key. */
+static int build_or_wait(struct wait *wait, struct key *key, const struct fk_wanted *wanted, bool *changed)
 {
     const struct options *options = wait->job->options;
     const struct flk_options how = how_to_wait(wait);
-    struct building building = {.wait = wait};
+    struct building building = {.wait = wait, .key = key};
     struct fk_once_result result;
     const struct fk_once once = {
         .output = &wait->output,
@@ -157,6 +214,7 @@ static int build_or_wait(struct wait *wait, const struct fk_wanted *wanted)
     int status = code < 0 ? give_up(wait, code) : end(&building, &result);
     if (building.told.signal)
         signals_die_of(building.told.signal);
+    *changed = building.changed;
     return status;
 }
 
@@ -167,32 +225,46 @@ static int look(const struct options *options, const char *path, const struct fk
     return options->force ? 0 : fk_stamp_look(AT_FDCWD, path, wanted, &identity);
 }
 
-static int build_unless_ready(struct job *job, const struct key *key)
+static int build_unless_ready(struct wait *wait, struct key *key, bool *changed)
 {
-    const struct options *options = job->options;
+    const struct options *options = wait->job->options;
     const struct fk_wanted wanted = {.key = key->text, .max_age_ms = options->max_age_ms > 0 ? options->max_age_ms : 0};
-    struct wait wait;
     int found = look(options, key->output, &wanted);
     if (found != 0)
         return found < 0 ? complain_of(found, EXIT_OURS) : 0;
     int status = prepare_root(options);
     if (status == 0)
-        status = begin_wait(&wait, job, key->output);
-    return status ? status : build_or_wait(&wait, &wanted);
+        status = begin_wait(wait, wait->job, key->output);
+    return status ? status : build_or_wait(wait, key, &wanted, changed);
+}
+
+static int build_for_key(struct wait *wait, const struct key_spec *spec, bool *changed)
+{
+    struct key key;
+    int code = key_make(&key, spec);
+    int status = code < 0 ? complain_of(code, EXIT_OURS) : build_unless_ready(wait, &key, changed);
+    if (status == 0 && wait->job->options->print)
+        puts(key.output);
+    key_clear(&key);
+    return status;
 }
 
 static int run_build(const struct options *options)
 {
     struct job job;
-    struct key_spec spec;
-    struct key key;
+    struct wait wait = WAIT_FOR(&job);
     int status = job_prepare(&job, options, "once");
     if (status)
         return status;
-    int code = make_key(options, &spec, &key);
-    status = code < 0 ? complain_of(code, EXIT_OURS) : build_unless_ready(&job, &key);
-    key_clear(&key);
-    return status;
+    const struct key_spec spec = key_of(&job);
+    for (int tries = 0; tries < TRIES; tries++) {
+        bool changed = false;
+        status = build_for_key(&wait, &spec, &changed);
+        if (!changed)
+            return status;
+    }
+    complain("the inputs of %s don't come to rest (-v tells which); run it again when they do", options->target);
+    return EXIT_OURS;
 }
 
 /* ---- use ---- */
@@ -200,7 +272,7 @@ static int run_build(const struct options *options)
 static int run_use(const struct options *options)
 {
     struct job job;
-    struct wait wait;
+    struct wait wait = WAIT_FOR(&job);
     struct flk_hold *hold;
     int code, status = job_prepare(&job, options, "once");
     if (status == 0)
@@ -219,16 +291,21 @@ static int run_use(const struct options *options)
 
 static int refuse(const struct options *options)
 {
-    const char *build_only = options->key          ? "--key"
+    const char *build_only = options->key           ? "--key"
+                             : options->inputs      ? "--input"
+                             : options->variables   ? "--env"
+                             : options->command_key ? "--command-key"
                              : options->has_max_age ? "--max-age"
-                             : options->force      ? "--force"
-                             : options->retry      ? "--retry"
-                                                   : NULL;
+                             : options->force       ? "--force"
+                             : options->retry       ? "--retry"
+                             : options->print       ? "--print"
+                                                    : NULL;
     if (options->target && options->use)
         complain("--target and --use can't both be given: one builds, the other runs a command with what is there");
     else if (!options->target && !options->use)
-        complain("once needs to know what to build; it is used so: flockctl once -o OUTPUT -- COMMAND, which makes it at "
-                 "$FLOCKCTL_OUT");
+        complain(
+            "once needs to know what to build; it is used so: flockctl once -o OUTPUT -- COMMAND, which makes it at "
+            "$FLOCKCTL_OUT");
     else if (options->detach)
         complain("once can't leave processes alone that outlive COMMAND: an output is published when all have ended; "
                  "leave --detach out");
@@ -249,7 +326,9 @@ static int tell_or_forget(const struct options *options)
         complain("--list and --forget can't both be given");
     else if (options->target || options->use || options->command)
         complain("%s doesn't go with %s; leave one out", options->list ? "--list" : "--forget",
-                 options->target ? "--target" : options->use ? "--use" : "a command");
+                 options->target ? "--target"
+                 : options->use  ? "--use"
+                                 : "a command");
     else if (check_operands(&verb_once, options, 0, options->list))
         status = prepare_root(options);
     if (status)
@@ -279,25 +358,34 @@ const struct verb verb_once = {
     .help =
         "Exits at once when OUTPUT is there and current. Else one of all that ask runs COMMAND, which makes a file or "
         "a\n"
-        "directory at $FLOCKCTL_OUT, a private path beside OUTPUT; when it succeeds, that appears as OUTPUT, whole. The "
+        "directory at $FLOCKCTL_OUT, a private path beside OUTPUT; when it succeeds, that appears as OUTPUT, whole. "
+        "The "
         "others\n"
         "wait for it; when it fails, they exit with its status, and show the end of what it printed to stderr.\n"
         "\n"
         "  -o, --target OUTPUT         what to build; a link there is replaced, not followed\n"
-        "      --key TEXT              current is only what was built for the same TEXT\n"
+        "                              {key} in its name: the key, in 64 hexadecimal digits\n"
+        "      --key TEXT              current is only what was built for the same TEXT,\n"
+        "      --input PATH            from the same file, or directory with all in it: content, mode and names,\n"
+        "      --env VAR               with the same value of VAR,\n"
+        "      --command-key           and by the same COMMAND\n"
         "      --max-age TIME          and not longer ago than that\n"
         "      --force                 build, however current it is\n"
         "      --retry                 build also when the build that was waited for has failed\n"
+        "      --print                 print the path of OUTPUT to stdout, and what COMMAND prints there to stderr\n"
         "      --use OUTPUT            don't build: run COMMAND while OUTPUT, which must be there, isn't changed or "
         "pruned\n"
-        "      --list [--json] [DIR]   show what was built for a key in DIR (where we are) and below it, and who is at it\n"
-        "      --forget OUTPUT         remove it and its record, when nobody uses or builds it; then it is built again\n"
+        "      --list [--json] [DIR]   show what was built for a key in DIR (where we are) and below it, and who is at "
+        "it\n"
+        "      --forget OUTPUT         remove it and its record, when nobody uses or builds it; then it is built "
+        "again\n"
         "  -n, --nonblock              don't wait for others (= -w 0)\n"
         "  -w, --wait TIME             how long to wait for others: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
         "  -E, --conflict-exit-code N  instead of 75, when others were still at it\n"
         "  -l, --label TEXT            shown to those who wait\n" RUN_HELP EXIT_STATUS_HELP(
             "35 OUTPUT's build needs\nOUTPUT itself; 75 others were still at it; ") "\n"
-                                                                                    "Example: one initrd for all tests, "
+                                                                                    "Example: one initrd for all "
+                                                                                    "tests, "
                                                                                     "however many start together\n"
                                                                                     "  flockctl once -o initrd.img -- "
                                                                                     "sh -c './mkinitrd "

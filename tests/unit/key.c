@@ -14,8 +14,8 @@
 #include "tap.h"
 
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
-#define INPUTS(...) .inputs = WORDS(__VA_ARGS__), .n_inputs = sizeof WORDS(__VA_ARGS__) / sizeof(char *) - 1
-#define VARIABLES(...) .variables = WORDS(__VA_ARGS__), .n_variables = sizeof WORDS(__VA_ARGS__) / sizeof(char *) - 1
+#define INPUTS(...) .inputs = WORDS(__VA_ARGS__)
+#define VARIABLES(...) .variables = WORDS(__VA_ARGS__)
 
 /* The text of the key; "" when there is none. */
 static const char *text_of(struct key_spec spec)
@@ -127,6 +127,7 @@ static void refused(struct key_spec spec, const char *part)
 static void bad_ones(void)
 {
     REFUSED("--key is empty", .text = "");
+    REFUSED("--input is empty", INPUTS("f", ""));
     REFUSED("isn't the name of a variable", VARIABLES("A=b"));
     REFUSED("isn't the name of a variable", VARIABLES(""));
     REFUSED("but no key", .output = "x{key}");
