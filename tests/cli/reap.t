@@ -32,7 +32,7 @@ nothing_registered() {
 
 # ---- by hand ----
 
-mkdir -p tree/a/b && : >tree/a/b/c && ln -s / tree/root && : >file && ln -s "$T/kept" link && mkdir kept && : >kept/file
+mkdir -p tree/a/b && : >tree/a/b/c && ln -s "$T/kept" tree/root && : >file && ln -s "$T/kept" link && mkdir kept && : >kept/file
 left --path tree --path file --path link --path never --cleanup 'echo "$FLOCKCTL_STATE_ID $FLOCKCTL_STATE_LABEL $FLOCKCTL_STATE_ATTEMPT $PWD $FOO" >said; cat' -l lab x
 run flockctl reap --dry-run
 is "$out" "$id	$(printf '%s' 'echo "$FLOCKCTL_STATE_ID $FLOCKCTL_STATE_LABEL $FLOCKCTL_STATE_ATTEMPT $PWD $FOO" >said; cat'); $T/tree; $T/file; $T/link; $T/never" "--dry-run says what would be done"

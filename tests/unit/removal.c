@@ -23,7 +23,16 @@
 #include "helpers.h"
 #include "tap.h"
 
+/* A removal that is broken must find nothing of anybody's. So no symlink here leads out of the test's own directory, which lies
+ * deeper below the temporary one than any tree is moved about in; and root, who may do everything, is locked up. */
+#define DEEP "1/2/3/4/5/6/7/8/9/10/11/12"
+
 static int top; /* the test's own directory */
+
+static const char *in_top(const char *name)
+{
+    return test_path(DEEP "/%s", name);
+}
 
 /* ---- what happens between a look and what follows it ---- */
 
@@ -113,7 +122,7 @@ static void one_tree(void)
     make_file("tree/with\nnewline/-rf *");
     make_file("tree/\033[2J");
     make_link("../outside", "tree/link");
-    make_link("/", "tree/with\nnewline/root");
+    make_link("../../outside", "tree/with\nnewline/link");
     mkfifoat(top, "tree/fifo", 0600);
     for (int i = 0; i < 3000; i++) {
         snprintf(name, sizeof name, "tree/%d", i);
@@ -138,7 +147,7 @@ static void make_deep(const char *name, int depth)
         int below = openat(at, next, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         close(at);
         at = below;
-        if (i % 1000 == 999 && symlinkat("..", at, "up") < 0)
+        if (i % 1000 == 999 && symlinkat("d", at, "link") < 0)
             bail_out("symlink at depth %d: %s", i, strerror(errno));
     }
     close(at);
@@ -206,7 +215,7 @@ static void exchanged(void)
     make_outside();
     make_directory("tree");
     make_directory("tree/d");
-    make_link("outside", "spare");
+    make_link("../outside", "spare"); /* as seen from within tree */
     is_int(remove_meanwhile("tree", exchange_for_symlink), 0,
            "a directory becomes a symlink when it has been looked at");
     ok(!is_there("tree"), "it is gone");
@@ -330,7 +339,7 @@ static int not_own(void *data)
 static void permissions(void)
 {
     make_directory("mine");
-    is_int(test_as_other_user(test_path("mine"), without_bits, NULL), 0,
+    is_int(test_as_other_user(in_top("mine"), without_bits, NULL), 0,
            "directories of ours without permission bits are removed");
     if (!test_is_root()) {
         for (int i = 0; i < 3; i++)
@@ -379,9 +388,9 @@ static int with_mounts(void *old)
 {
     if (own_namespace() < 0)
         return NOT_ALLOWED;
-    top = open(tap_directory(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* in that namespace */
-    if (mount(test_path("outside"), test_path("tree/bound/here"), NULL, MS_BIND, NULL) < 0 ||
-        mount("none", test_path("tree/other"), "tmpfs", 0, NULL) < 0)
+    top = open(in_top(""), O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* in that namespace */
+    if (mount(in_top("outside"), in_top("tree/bound/here"), NULL, MS_BIND, NULL) < 0 ||
+        mount("none", in_top("tree/other"), "tmpfs", 0, NULL) < 0)
         return NOT_ALLOWED;
     if (old && without_openat2() < 0)
         return NOT_ALLOWED;
@@ -434,29 +443,28 @@ static void policy(void)
     make_directory("home");
     make_directory("home/me");
     make_link("home/me", "homelink");
-    setenv("HOME", test_path("homelink"), 1);
-    if (flk_root_set(test_path("locks")) < 0 || flk_root_get(&locks) < 0)
+    setenv("HOME", in_top("homelink"), 1);
+    if (flk_root_set(in_top("locks")) < 0 || flk_root_get(&locks) < 0)
         bail_out("%s", flk_error_detail());
     free(locks);
     refused("tree", -EINVAL, "a relative path is refused");
     refused("", -EINVAL, "an empty one, too");
     refused("/", -EPERM, "the root directory");
     refused("///", -EPERM, "in any spelling");
-    refused(test_path("outside/.."), -EINVAL, "what ends in dots");
-    refused(test_path("outside/."), -EINVAL, "or one dot");
-    refused(test_path("home/me"), -EPERM, "the home directory");
-    refused(test_path("home/me/"), -EPERM, "with a slash behind it");
-    refused(test_path("home"), -EPERM, "what is above it");
-    refused(test_path("locks"), -EPERM, "the lock directory");
+    refused(in_top("outside/.."), -EINVAL, "what ends in dots");
+    refused(in_top("outside/."), -EINVAL, "or one dot");
+    refused(in_top("home/me"), -EPERM, "the home directory");
+    refused(in_top("home/me/"), -EPERM, "with a slash behind it");
+    refused(in_top("home"), -EPERM, "what is above it");
+    refused(in_top("locks"), -EPERM, "the lock directory");
     if (test_is_root())
         skip("root owns it"), skip("root owns it");
     else
         refused("/usr", -EPERM, "another user's");
-    refused(test_path("nowhere/file"), -ENOENT, "what is in no directory");
-    allowed(test_path("home/me/file"), test_path("home/me/file"),
-            "what is in the home directory is allowed, there or not");
-    allowed(test_path("homelink"), test_path("homelink"), "a symlink, itself");
-    allowed(test_path("homelink/x///"), test_path("home/me/x"), "symlinks on the way are resolved");
+    refused(in_top("nowhere/file"), -ENOENT, "what is in no directory");
+    allowed(in_top("home/me/file"), in_top("home/me/file"), "what is in the home directory is allowed, there or not");
+    allowed(in_top("homelink"), in_top("homelink"), "a symlink, itself");
+    allowed(in_top("homelink/x///"), in_top("home/me/x"), "symlinks on the way are resolved");
     snprintf(root, sizeof root, "/%s", "flockctl-test-that-nobody-has");
     allowed(root, root, "what is in the root directory");
     unsetenv("HOME");
@@ -472,7 +480,7 @@ static int by_path(void *old)
     make_directory("way");
     make_directory("way/sub");
     make_directory("way/sub/tree");
-    int wrong = fk_removal_check(test_path("way/sub/tree"), real) != 0;
+    int wrong = fk_removal_check(in_top("way/sub/tree"), real) != 0;
     renameat(top, "way/sub", top, "way/was");
     make_link("../outside", "way/sub");
     make_directory("outside/tree");
@@ -482,19 +490,59 @@ static int by_path(void *old)
     wrong += fk_remove_path(real) != 0;
     renameat(top, "way/was", top, "way/sub");
     wrong += fk_remove_path(real) != 0 || is_there("way/sub/tree");
-    setenv("HOME", test_path("way"), 1);
-    wrong += fk_remove_path(test_path("way")) != -EPERM || !is_there("way");
+    setenv("HOME", in_top("way"), 1);
+    wrong += fk_remove_path(in_top("way")) != -EPERM || !is_there("way");
     unsetenv("HOME");
-    wrong += fk_remove_path(test_path("way")) != 0 || is_there("way");
+    wrong += fk_remove_path(in_top("way")) != 0 || is_there("way");
     fk_remove_tree(top, "outside", 0);
     return wrong;
+}
+
+/* ---- a place for it ---- */
+
+static void make_path(const char *in, const char *path)
+{
+    char all[PATH_MAX];
+    snprintf(all, sizeof all, "%s%s/", in, path);
+    for (char *slash = strchr(all + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(all, 0755) < 0 && errno != EEXIST)
+            bail_out("mkdir %s: %s", all, strerror(errno));
+        *slash = '/';
+    }
+}
+
+/* A file system of its own as root directory, in which the same paths are. What was the root directory; -1: not locked up. */
+static int lock_up(void)
+{
+    const char *jail = test_path("jail");
+    if (!test_is_root() || own_namespace() < 0)
+        return -1;
+    make_path("", jail);
+    int before = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC); /* in that namespace */
+    if (mount("none", jail, "tmpfs", 0, "mode=755") < 0)
+        return -1;
+    make_path(jail, tap_directory());
+    make_path(jail, "/proc");
+    if (mount("/proc", test_path("jail/proc"), NULL, MS_BIND, NULL) < 0 || chroot(jail) < 0 || chdir("/") < 0)
+        bail_out("can't lock the test up: %s", strerror(errno));
+    return before;
+}
+
+static void let_out(int before)
+{
+    if (before >= 0 && (fchdir(before) < 0 || chroot(".") < 0 || umount2(test_path("jail"), MNT_DETACH) < 0))
+        bail_out("can't let the test out: %s", strerror(errno));
 }
 
 int main(void)
 {
     tap_deadline(120);
     test_root();
-    top = open(tap_directory(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int before = lock_up();
+    make_path(tap_directory(), "/" DEEP);
+    chmod(in_top(""), 0755);
+    top = open(in_top(""), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     one_thing();
     one_tree();
     deep();
@@ -511,5 +559,7 @@ int main(void)
     is_int(test_in_child(by_path, NULL), 0, "by its path, unless a symlink is on the way now");
     make_outside();
     is_int(test_in_child(by_path, &top), 0, "the same without openat2");
+    close(top);
+    let_out(before);
     return done_testing();
 }
