@@ -145,6 +145,7 @@ tests_bench = \
 	tests/bench/inputs \
 	tests/bench/uncontended \
 	tests/bench/handoff \
+	tests/bench/held \
 	tests/bench/throughput \
 	tests/bench/wakeups \
 	tests/bench/status \
@@ -169,7 +170,9 @@ tests_bench_spawn_SOURCES = tests/bench/spawn.c $(tests_bench_shared)
 tests_bench_status_SOURCES = tests/bench/status.c $(tests_bench_shared)
 # Its peer is liburcu's hash table.
 tests_bench_reap_SOURCES = tests/bench/reap.c $(tests_bench_shared)
+tests_bench_held_SOURCES = tests/bench/held.c tests/bench/lookup.c tests/bench/lookup.h $(tests_bench_shared)
 tests_bench_ready_SOURCES = tests/bench/ready.c tests/bench/lookup.c tests/bench/lookup.h $(tests_bench_shared)
+tests_bench_held_LDADD = $(LDADD) -lurcu-cds
 tests_bench_ready_LDADD = $(LDADD) -lurcu-cds
 tests_bench_shared = tests/bench/bench.c tests/bench/bench.h
 
