@@ -51,6 +51,11 @@ struct wait {
     int64_t until;
 };
 
+static void end_wait(struct wait *wait)
+{
+    fk_output_close(&wait->output);
+}
+#define END_WAIT __attribute__((cleanup(end_wait)))
 #define WAIT_FOR(JOB) ((struct wait){.job = (JOB), .output = {.directory = -1}, .signals = {.fd = -1}})
 
 /* Again, for another path, only when it has been done. */
@@ -252,7 +257,7 @@ static int build_for_key(struct wait *wait, const struct key_spec *spec, bool *c
 static int run_build(const struct options *options)
 {
     struct job job;
-    struct wait wait = WAIT_FOR(&job);
+    END_WAIT struct wait wait = WAIT_FOR(&job);
     int status = job_prepare(&job, options, "once");
     if (status)
         return status;
@@ -272,7 +277,7 @@ static int run_build(const struct options *options)
 static int run_use(const struct options *options)
 {
     struct job job;
-    struct wait wait = WAIT_FOR(&job);
+    END_WAIT struct wait wait = WAIT_FOR(&job);
     struct flk_hold *hold;
     int code, status = job_prepare(&job, options, "once");
     if (status == 0)
