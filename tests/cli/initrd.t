@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# doc/examples/initrd.mk: an archive as an initrd is one, from eight makes at once.
+# doc/examples/initrd.mk: an archive as an initrd is one, from eight makes at once. And what the manual says of makes around
+# makes.
 # shellcheck disable=SC2016,SC2154
 . "$(dirname "$0")/../tap/tap.sh"
 
@@ -62,4 +63,29 @@ run example TESTS=user-1-a
 is "$status|$(lines built)|$(sha256sum <initrd.img)" "0|4|$first" "from the same busybox the same archive"
 run example clean TESTS='user-1-a user-1-b'
 is "$status|$(ls -A | grep -v passed)" "0|" "clean leaves nothing"
+
+# ---- a make around a make ----
+
+mkdir -p "$T/outer/lib/src" && cd "$T/outer" || bail_out "no directory"
+echo one >lib/src/file
+cat >Makefile <<'EOS'
+lib/.built:
+	@"$(FLOCKCTL)" once -o $@ --key "$$(cat lib/src/* | sha256sum)" -c '$(MAKE) -C lib && touch "$$FLOCKCTL_OUT"'
+.PHONY: lib/.built
+EOS
+printf 'all: a b c\na b c:\n\t@echo $@ >>log\n' >lib/Makefile
+outer() {
+    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL "${MAKE:-make}" -s -j3 "FLOCKCTL=$FLOCKCTL" 2>&1
+}
+for i in 1 2 3 4; do
+    outer >"$T/outer.$i" &
+done
+wait
+is "$(LC_ALL=C sort lib/log | tr '\n' ' ')" "a b c " "of four makes at once one runs the inner make"
+is "$(cat "$T"/outer.? | grep -c -i jobserver)" 0 "which has the outer one's job server"
+run outer
+is "$status|$(wc -l <lib/log)" "0|3" "nothing has changed: it isn't run again"
+echo two >>lib/src/file
+run outer
+is "$status|$(wc -l <lib/log)" "0|6" "something has: it is"
 done_testing
