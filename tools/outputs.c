@@ -15,6 +15,7 @@
 #include "deadline.h"
 #include "error.h"
 #include "hold.h"
+#include "inputs.h"
 #include "message.h"
 #include "output.h"
 #include "publish.h"
@@ -260,13 +261,17 @@ bool slot_is_taken(const struct flk_slot *slot)
 
 /* ---- discard ---- */
 
+/* And what is known of its inputs; that of an output with {key} in its name is that of all keys, called otherwise, and stays. */
 static int unlink_stamp(const struct fk_output *output)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + sizeof INPUTS_SUFFIX];
     int code = fk_stamp_path(output->name, path);
     if (code == 0 && unlinkat(output->directory, path, 0) < 0 && errno != ENOENT)
         code = -errno;
-    return code < 0 ? fk_fail_errno(code, "can't remove the record of %s", output->shown) : 0;
+    if (code < 0)
+        return fk_fail_errno(code, "can't remove the record of %s", output->shown);
+    unlinkat(output->directory, strcat(path, INPUTS_SUFFIX), 0);
+    return 0;
 }
 
 static int move_away(const struct fk_output *output, const char *id)

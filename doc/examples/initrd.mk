@@ -45,7 +45,7 @@ check: $(TESTS:%=%.passed)
 initrd.img: initrd.stamp ;
 
 initrd.stamp: $(BUSYBOX) $(lastword $(MAKEFILE_LIST)) $(if $(wildcard initrd.img),,always)
-	@$(FLOCKCTL) once -o initrd.img --key "$$(sha256sum <'$(BUSYBOX)') $$initrd" -- sh -ec "$$initrd"
+	@$(FLOCKCTL) once -o initrd.img --command-key --input '$(BUSYBOX)' -- sh -ec "$$initrd"
 	@touch $@
 
 clean:

@@ -70,7 +70,7 @@ mkdir -p "$T/outer/lib/src" && cd "$T/outer" || bail_out "no directory"
 echo one >lib/src/file
 cat >Makefile <<'EOS'
 lib/.built:
-	@"$(FLOCKCTL)" once -o $@ --key "$$(cat lib/src/* | sha256sum)" -c '$(MAKE) -C lib && touch "$$FLOCKCTL_OUT"'
+	@"$(FLOCKCTL)" once -o $@ --input lib/src -c '$(MAKE) -C lib && touch "$$FLOCKCTL_OUT"'
 .PHONY: lib/.built
 EOS
 printf 'all: a b c\na b c:\n\t@echo $@ >>log\n' >lib/Makefile
