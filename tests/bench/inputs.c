@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The inputs of a build: reading them, against SHA-256 of a buffer that stays in the processor's cache (which is what
- * `openssl speed sha256` does); and recognising 100,000 that haven't changed, against a walk that looks at each. */
+ * `openssl speed sha256` does); and recognising 100,000 that haven't changed, against a walk that looks at each. Then the tool
+ * with these inputs, when there is nothing to be built, against `flockctl version` and that. $FLOCKCTL is the tool. */
 #include "../../tools/inputs.h"
 
 #include <dirent.h>
 #include <err.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -130,6 +133,33 @@ static void compare_recognising(int directory)
                 bench_median(peer, BENCH_RUNS), 0);
 }
 
+static double run_tool(const char *const *argv)
+{
+    pid_t pid;
+    int status;
+    int64_t start = bench_now();
+    int code = posix_spawn(&pid, argv[0], NULL, NULL, (char *const *)argv, environ);
+    if (code != 0)
+        errx(1, "%s: %s", argv[0], strerror(code));
+    bench_check(waitpid(pid, &status, 0) == pid, "waitpid");
+    if (status != 0)
+        errx(1, "%s %s ended with status %d", argv[0], argv[1], status);
+    return (double)(bench_now() - start) / 1e6;
+}
+
+static void compare_tool(const char *tool, int directory)
+{
+    const char *const version[] = {tool, "version", NULL};
+    const char *const once[] = {tool, "once", "-o", "out", "--input", path, "-c", "echo >\"$FLOCKCTL_OUT\"", NULL};
+    double ours[BENCH_RUNS], peer[BENCH_RUNS];
+    run_tool(once);
+    for (int run = 0; run < BENCH_RUNS; run++) {
+        ours[run] = run_tool(once);
+        peer[run] = run_tool(version) + recognise(directory) / 1e6;
+    }
+    bench_print("the tool with them", "ms", bench_median(ours, BENCH_RUNS), bench_median(peer, BENCH_RUNS), 1.1);
+}
+
 int main(void)
 {
     const char *root = bench_root();
@@ -144,6 +174,8 @@ int main(void)
     make_tree();
     compare_reading("100,000 files of 4 KB", (double)DIRECTORIES * FILES * FILE_SIZE, 0);
     compare_recognising(directory);
+    if (getenv("FLOCKCTL") && chdir(root) == 0)
+        compare_tool(getenv("FLOCKCTL"), directory);
     close(directory);
     return 0;
 }

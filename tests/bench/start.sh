@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # What a script pays: `flockctl acquire x -- true` against `flock x true`, and `flockctl run -- true` against
-# `timeout 60 true`, 200 pairs in turn; memory; and the system calls of each, where there is strace. $FLOCKCTL is the tool, $BENCH_DIR where the locks are.
+# `timeout 60 true`, and `flockctl once` of what is there against `flockctl version`, 200 pairs in turn; memory; and the system calls of each, where there is strace. $FLOCKCTL is the tool, $BENCH_DIR where the locks are.
 set -eu
 
 spawn=${top_builddir:-.}/tests/bench/spawn
@@ -21,6 +21,7 @@ peer=$FLOCKCTL_DIR/peer
 "$spawn" 200 0.9 "$flockctl" acquire x -- true --- flock "$peer" true
 "$spawn" 200 1.1 "$flockctl" run -- true --- timeout 60 true
 "$spawn" 200 1.1 "$flockctl" run --timeout 60 -- true --- timeout 60 true
+"$spawn" 200 1.1 "$flockctl" once -o "$FLOCKCTL_DIR/out" --key 1 -- sh -c 'echo >"$FLOCKCTL_OUT"' --- "$flockctl" version >/dev/null
 
 count_calls() {
     strace -f -c -o "$FLOCKCTL_DIR/calls" "$@"

@@ -304,6 +304,8 @@ static const char *judge(const struct run *run)
         return is_new ? NULL : "success without an output";
     if (run->status != 125)
         return "another exit status";
+    if (is_new)
+        return "an error, and yet it is there";
     return strncmp(said(), "flockctl: ", 10) == 0 && strchr(said(), '/') ? NULL : "it doesn't say what";
 }
 
