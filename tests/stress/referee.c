@@ -305,12 +305,13 @@ static void end_release(unsigned name)
     me->replacing[name] = false;
 }
 
+/* hold NULL: a request had none when it ended; what its process holds otherwise it goes on to hold. */
 static void release(struct flk_hold *hold, void (*real)(struct flk_hold *hold))
 {
-    for (unsigned name = 0; me && name < ROWS; name++)
+    for (unsigned name = 0; me && hold && name < ROWS; name++)
         begin_release(name);
     real(hold);
-    for (unsigned name = 0; me && name < ROWS; name++)
+    for (unsigned name = 0; me && hold && name < ROWS; name++)
         end_release(name);
 }
 
