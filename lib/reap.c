@@ -554,27 +554,33 @@ void fk_reap_end(struct fk_reap *reap)
         put_down(reap);
         fk_state_walk_end(&reap->walk);
     }
+    fk_item_clear(&reap->item); /* of a copy that a fork has made, whose descriptors are closed, it is all there is */
+    free(reap->env);
     free(reap->busy);
     free(reap);
 }
 
+static void end_at(struct fk_reap **reap)
+{
+    fk_reap_end(*reap);
+}
+
 int fk_reap_run(const struct fk_reap_spec *spec, int cancel_fd)
 {
-    struct fk_reap *reap;
     FK_ENTER();
+    __attribute__((cleanup(end_at))) struct fk_reap *reap = NULL;
     int code = fk_reap_start(spec, &reap);
     if (code < 0)
         return code;
     while ((code = fk_reap_step(reap)) == -EAGAIN) {
         struct pollfd polls[] = {{.fd = fk_reap_fd(reap), .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
-        int ready = fk_poll_until(polls, 2, fk_reap_wake_at(reap));
+        int ready = fk_cancel_poll(polls, 2, fk_reap_wake_at(reap));
         code = ready < 0 ? fk_fail_errno(ready, "can't wait for a cleanup") : 0;
         if (code == 0 && polls[1].revents)
             code = fk_fail(-ECANCELED, "the cleaning up was cancelled");
         if (code < 0)
             break;
     }
-    fk_reap_end(reap);
     return code;
 }
 
