@@ -326,6 +326,10 @@ static int export_owner(const struct flk_hold *hold)
     const struct fk_owner *self;
     char owner[FK_OWNER_TEXT_SIZE], text[FK_OWNER_TEXT_SIZE + FLK_NAME_MAX + 2];
     int code = fk_owner_self(&self);
+    if (code < 0 && !hold) { /* without /proc: the supervisor has more to say of that */
+        unsetenv(FK_STATE_OWNER_VARIABLE);
+        return 0;
+    }
     if (code < 0)
         return code;
     fk_owner_format(self, ',', owner);
