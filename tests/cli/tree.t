@@ -178,7 +178,7 @@ END
         skip "no /proc: not with AddressSanitizer"
     else
         run unshare -m sh -c 'umount -l /proc; exec "$FLOCKCTL" run -- touch "$T/ran"'
-        like "$status $err" "^125 flockctl: /proc isn't mounted; " "without /proc: 125"
+        like "$status $err" "^125 flockctl: /proc isn't mounted" "without /proc: 125"
         ok "  and the command isn't started" [ ! -e "$T/ran" ]
     fi
     reap hides
