@@ -36,7 +36,7 @@ shell_queues() {
 # Nobody else is inside, which a directory shows that only one can make.
 script inside <<'END'
 for round in 1 2 3 4; do
-    flockctl_lock "$1"
+    flockctl_lock -q "$1"
     mkdir "$T/nobody"
     rmdir "$T/nobody"
     flockctl_unlock "$1"
