@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -123,6 +124,14 @@ const char *fk_owner_command(void)
     return command_line;
 }
 
+/* EINVAL, and ENOENT in later kernels: a thread, a process group or a session has the number. Where there are no pidfds, or no
+ * descriptor is to be had, kill(2) tells. */
+static bool is_nobody(pid_t pid, int pidfd)
+{
+    return pidfd == -ESRCH || pidfd == -EINVAL || pidfd == -ENOENT ||
+           (pidfd < 0 && kill(pid, 0) < 0 && errno == ESRCH);
+}
+
 int fk_owner_of(pid_t pid, struct fk_owner *owner)
 {
     const struct fk_owner *self;
@@ -131,18 +140,16 @@ int fk_owner_of(pid_t pid, struct fk_owner *owner)
     if (code < 0)
         return code;
     FK_CLOSE_FD int pidfd = open_pidfd(pid);
-    if (pidfd == -EINVAL || pidfd == -ENOENT)
-        return fk_fail(-ESRCH, "%d isn't the number of a process; give that of one that lives", (int)pid);
-    if (pidfd < 0 && pidfd != -ESRCH)
-        return fk_fail_errno(pidfd, "can't look at process %d", (int)pid);
     /* Numbers, also those that /proc has for us, are as seen from our own namespaces. */
     *owner = *self;
     owner->pid = pid;
     owner->start_time = fk_proc_is_ours() && fk_proc_stat(pid, &status) == 0 ? status.start_time : 0;
     owner->pidfd_inode = pidfd < 0 ? 0 : unique_inode(pidfd);
-    if (pidfd < 0 || has_ended(pidfd, 0))
-        return fk_fail(-ESRCH, "there is no process %d%s; give one that lives", (int)pid,
-                       pidfd < 0 ? "" : " any more (it has ended, and its parent hasn't noticed)");
+    if (is_nobody(pid, pidfd))
+        return fk_fail(-ESRCH, "there is no process %d; give one that lives", (int)pid);
+    if (pidfd >= 0 && has_ended(pidfd, 0))
+        return fk_fail(-ESRCH, "there is no process %d any more (it has ended, and its parent hasn't noticed); give one that lives",
+                       (int)pid);
     return 0;
 }
 
@@ -165,7 +172,7 @@ static enum fk_life look_by_pidfd(const struct fk_owner *owner, const struct fk_
     if (owner->pid_ns != self->pid_ns)
         return because(reason, FK_ALIVE, "it belongs to a pid namespace that can't be seen from here");
     int fd = *pidfd = open_pidfd(owner->pid);
-    if (fd == -ESRCH || fd == -EINVAL || fd == -ENOENT)
+    if (is_nobody(owner->pid, fd))
         return because(reason, FK_DEAD, "no process has its pid any more");
     if (fd < 0)
         return because(reason, FK_STOPPED, "its pid is in use, and no more can be found out");

@@ -7,7 +7,8 @@
  * Dead means proven. These are the proofs:
  *   another boot id
  *   and, of an owner of our own pid namespace, whose numbers mean here what they meant there:
- *     ESRCH          no process has that pid. (EINVAL, ENOENT: only a thread, a process group or a session has it)
+ *     ESRCH          no process has that pid. (EINVAL, ENOENT: only a thread, a process group or a session has it.) From kill(2)
+ *                    where pidfd_open(2) isn't to be had
  *     pidfd inode    the process that has it now is another one
  *     start time     the same; not compared across time namespaces, nor when /proc is another pid namespace's
  *     readable pidfd all its threads have ended; it may not have been reaped yet

@@ -245,6 +245,10 @@ static void at_the_hang_up(void)
 {
     enum { KILLS = 1000 };
     int alive = 0, waited = 0;
+    if (!has_pidfds()) {
+        skip("no pidfd_open() here");
+        return;
+    }
     for (int i = 0; i < KILLS; i++) {
         pid_t pid;
         const char *reason;

@@ -119,7 +119,7 @@ static void bad_input(void)
 static void dies(void)
 {
     int pipes[2];
-    char id[FLK_ID_SIZE];
+    char id[FLK_ID_SIZE] = "";
     if (pipe(pipes) < 0)
         bail_out("pipe: %s", strerror(errno));
     pid_t pid = tap_fork();
