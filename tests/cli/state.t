@@ -12,6 +12,9 @@ field() {
 }
 
 cd "$T" || exit
+mkdir home
+HOME=$T/home
+export HOME
 
 # ---- add, list, drop ----
 
