@@ -65,6 +65,9 @@ all_ran() {
 # tells the container. In the background, since nobody knows who is first.
 kill_running() {
     until grep -q "^+ $1\$" "$records/log"; do sleep 0.01; done
+    until podman ps --no-trunc --filter "label=flockctl-test=$T" --filter status=running --format '{{.Command}}' | grep -q "job $1\$"; do
+        sleep 0.05 # podman writes that down a little later; killed before that, conmon may end too
+    done
     eval "kill_pid=\$c${1}_pid"
     kill -KILL "$kill_pid" ${2:+$(pgrep -P "$kill_pid")}
     touch "$records/go.$1"
@@ -111,10 +114,11 @@ FLOCKCTL_DIR=$T/orphans # where nobody has looked yet for what is to be cleaned 
 background orphan "$FLOCKCTL" -q acquire --tmpdir --cleanup 'podman rm -f -t 0 "$FLOCKCTL_ID"' engine -- \
     sh -c 'echo "$FLOCKCTL_ID" >"$T/orphan.id"; echo "$TMPDIR" >"$T/orphan.dir"; exec "$T/run" sh -c "echo up >>/records/orphan; exec /bin/busybox sleep 1000"'
 wait_for '[ -s "$records/orphan" ]'
+id=$(cat "$T/orphan.id")
+wait_for '[ "$(podman inspect -f "{{.State.Status}}" "$id")" = running ]' # podman writes that down a little later
 kill -KILL "$orphan_pid"
 reap orphan
 is "$status" 137 "the flockctl of a container is killed"
-id=$(cat "$T/orphan.id")
 ok "the container goes on" [ "$(podman inspect -f '{{.State.Status}}' "$id")" = running ]
 run flockctl acquire -w 100 engine -- podman container exists "$id"
 is "$status" 1 "the next acquirer doesn't find it any more"
