@@ -13,6 +13,8 @@
  * Who cleans up, and when:
  *   an acquisition   of a name, once it has the slots and before it is handed out, all that belongs to that name. What others are
  *                    cleaning up there it waits for. Its commands draw from the hold, so one that needs the very lock gets it
+ *   the first in     once a second, all that belongs to the name that it waits for: what keeps the slot may be what is to be
+ *   line             ended. When its turn comes, it finishes that first
  *   a waiter         once a minute, whoever that is on this machine, all items: it sleeps anyway. When its turn comes, it
  *                    leaves off
  *   by hand          flk_reap(). For a command it tries to take one slot of its name, for the same reason

@@ -69,6 +69,8 @@ struct flk_request {
     struct flk_hold *hold; /* served, and not yet handed out */
     size_t reaped;         /* parts of it that have been seen to */
     struct fk_reap *reap;
+    bool reaps_own; /* what reap does belongs to the current part's name */
+    int64_t next_own;
     /* for flk_request_fd() */
     int epoll, timer;
     int *entered;
@@ -987,6 +989,7 @@ static void end_reaping(struct flk_request *request)
 {
     fk_reap_end(request->reap);
     request->reap = NULL;
+    request->reaps_own = false;
 }
 
 static int start_reaping(struct flk_request *request, const char *name, unsigned flags)
@@ -1007,27 +1010,51 @@ static int reap_part(struct flk_request *request, const struct fk_part *part)
     return code < 0 ? code : 0;
 }
 
-/* What dead owners left behind goes before the lock is handed on. */
+/* What dead owners left behind goes before the lock is handed on. Of what was begun while it waited, this one is finished first. */
 static int reap_parts(struct flk_request *request)
 {
-    int code = 0;
-    while (request->reaped < request->hold->n_parts) {
+    int code = request->reaps_own ? fk_reap_step(request->reap) : 0;
+    if (code == -EAGAIN)
+        return code;
+    if (request->reaps_own)
+        end_reaping(request);
+    for (code = 0; request->reaped < request->hold->n_parts; request->reaped++) {
         code = reap_part(request, &request->hold->parts[request->reaped]);
         if (code < 0)
             break;
-        request->reaped++;
     }
     return code;
 }
 
-/* What else there is, once a minute, by one that sleeps anyway: an item at a time. */
-static void reap_rest(struct flk_request *request, int64_t now)
+/* The first in line looks once a second for what the dead have left of the name: that may be what keeps the slot. */
+static bool own_is_due(struct flk_request *request, int64_t now)
+{
+    const struct fk_part *part = current_part(request);
+    const struct fk_row *row = part->outer ? part->outer : part->row;
+    if (request->place != HEAD || now < request->next_own || !row || fk_reap_is_inside())
+        return false;
+    request->next_own = now + LOOK_EVERY;
+    return fk_state_is_marked(row);
+}
+
+/* Begins what is to be done meanwhile by one that sleeps anyway. -EAGAIN: nothing is. */
+static int start_meanwhile(struct flk_request *request, int64_t now)
+{
+    if (now < request->started + LOOK_EVERY || (request->how & FK_WITHOUT_REAPING))
+        return -EAGAIN;
+    if (own_is_due(request, now)) {
+        request->reaps_own = true;
+        return start_reaping(request, current_part(request)->name, FK_REAP_SINGLY);
+    }
+    return fk_reap_is_due() ? start_reaping(request, NULL, FK_REAP_SINGLY) : -EAGAIN;
+}
+
+/* An item at a time. */
+static void reap_meanwhile(struct flk_request *request, int64_t now)
 {
     struct fk_detail detail;
-    if (!request->reap && (now < request->started + LOOK_EVERY || (request->how & FK_WITHOUT_REAPING) || !fk_reap_is_due()))
-        return;
     fk_error_save(&detail);
-    int code = request->reap ? 0 : start_reaping(request, NULL, FK_REAP_SINGLY);
+    int code = request->reap ? 0 : start_meanwhile(request, now);
     if (code == 0)
         code = fk_reap_step(request->reap);
     if (code != -EAGAIN)
@@ -1040,10 +1067,11 @@ static int serve_parts(struct flk_request *request)
     int64_t now;
     int code = step_parts(request, &now);
     if (code == -EAGAIN)
-        reap_rest(request, now);
+        reap_meanwhile(request, now);
     if (code < 0)
         return code;
-    end_reaping(request);
+    if (!request->reaps_own)
+        end_reaping(request);
     return make_hold(request, request->ticket.number ? fk_now() : now, &request->hold);
 }
 

@@ -193,7 +193,7 @@ while read -r delay; do
     kill -KILL "$job_pid" 2>/dev/null
     reap job
 done <"$T/delays"
-flockctl -q reap
+wait_for 'flockctl -q reap; [ "$(registered)" = "" ]' # what a killed one was at is somebody's until its helper has ended it
 lost=$(sort "$T/started" | while read -r id; do grep -q "^$id " "$T/cleaned" || echo "$id"; done)
 is "$lost" "" "flockctl is killed at $count random moments: no cleanup is lost ($(wc -l <"$T/started") commands, $(wc -l <"$T/cleaned") cleanups)"
 is "$(sort "$T/cleaned" | uniq -d)" "" "none is done twice, but that a killed one is begun again"
@@ -216,5 +216,26 @@ nothing_registered "dropped by hand"
 run flockctl acquire --detach --cleanup 'kill -0 "$(cat "$T/left")" && echo "still there" >&2' x -- sh -c 'sleep 1000 & echo $! >"$T/left"'
 is "$status|$err" "0|still there" "--detach: it runs when the command itself has ended"
 kill "$(cat "$T/left")"
+
+# ---- when what it would end keeps the slot ----
+
+cat >"$T/keep" <<'END'
+#!/bin/sh
+setsid sleep 1000 &
+echo $! >"$T/keeper.heir"
+: >"$T/keeper.held"
+wait
+END
+chmod +x "$T/keep"
+# shellcheck disable=SC2016
+background keeper "$FLOCKCTL" acquire --cleanup 'kill "$(cat "$T/keeper.heir")"; echo ended >>"$T/ended"' x -- "$T/keep"
+has_it keeper
+kill -KILL "$keeper_pid"
+reap keeper
+echo >"$FLOCKCTL_DIR/reaped" # nobody sees to all that there is for a minute
+run flockctl acquire -w 30 x -- true
+is "$status" 0 "a process that its cleanup ends has kept the lock: the first in line runs it while it waits"
+is "$(cat "$T/ended")" "ended" "once"
+nothing_registered "a slot that was kept"
 
 done_testing

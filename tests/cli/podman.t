@@ -110,7 +110,6 @@ nothing_left again
 # ---- orphaned ----
 
 # flockctl is killed, and podman with it; the container goes on, and keeps the slot. Whoever wants that next removes it.
-FLOCKCTL_DIR=$T/orphans # where nobody has looked yet for what is to be cleaned up; else that may be up to a minute later
 background orphan "$FLOCKCTL" -q acquire --tmpdir --cleanup 'podman rm -f -t 0 "$FLOCKCTL_ID"' engine -- \
     sh -c 'echo "$FLOCKCTL_ID" >"$T/orphan.id"; echo "$TMPDIR" >"$T/orphan.dir"; exec "$T/run" sh -c "echo up >>/records/orphan; exec /bin/busybox sleep 1000"'
 wait_for '[ -s "$records/orphan" ]'
