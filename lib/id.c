@@ -127,6 +127,12 @@ int flk_id(const char *given, char *id, size_t size)
     return 0;
 }
 
+bool fk_id_is(const char *text)
+{
+    return *text >= 'a' && *text <= 'z' && strlen(text) == LENGTH &&
+           strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") == LENGTH;
+}
+
 void fk_id_after_fork_child(void)
 {
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;

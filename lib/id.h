@@ -5,7 +5,10 @@
 #ifndef FK_ID_H
 #define FK_ID_H
 
+#include <stdbool.h>
+
 void fk_id_make(char *id); /* FLK_ID_SIZE bytes */
+bool fk_id_is(const char *text);  /* has it the form of those? */
 void fk_id_after_fork_child(void);
 
 #endif

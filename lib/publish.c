@@ -85,6 +85,13 @@ static int owner_is_dead(int directory, const char *file)
     return fk_owner_judge(&owner, EXITING_MS, &reason) == FK_DEAD;
 }
 
+/* By the form of its name, which nobody else gives by accident: what only begins so is the user's. */
+static bool is_private(const char *name)
+{
+    size_t length = sizeof FK_PRIVATE_PREFIX - 1;
+    return strncmp(name, FK_PRIVATE_PREFIX, length) == 0 && fk_id_is(name + length);
+}
+
 static bool is_remains(int directory)
 {
     struct stat status;
@@ -105,7 +112,7 @@ unsigned fk_private_sweep(int directory)
         return 0;
     char *detail = fk_error_take();
     for (struct dirent *entry; (entry = readdir(stream));) {
-        if (strncmp(entry->d_name, FK_PRIVATE_PREFIX, sizeof FK_PRIVATE_PREFIX - 1) != 0)
+        if (!is_private(entry->d_name))
             continue;
         FK_CLOSE_FD int fd = fk_fd_open(directory, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
         if (fd >= 0 && is_remains(fd))
@@ -235,6 +242,55 @@ static int sync_entry(int directory, const char *name, mode_t mode)
 
 /* ---- the renames ---- */
 
+/* A directory that gets another parent has its ".." written, which the kernel leaves only to those who may write to it, even where they
+ * own it. One of ours has its owner's bit for that moment. */
+struct lent {
+    int fd; /* O_PATH; -1: nothing was done */
+    mode_t mode;
+};
+
+static int change_mode(int fd, mode_t mode)
+{
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return chmod(link, mode);
+}
+
+static void lend(int directory, const char *name, struct lent *lent)
+{
+    struct stat status;
+    lent->fd = fk_fd_open(directory, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (lent->fd < 0 || fstat(lent->fd, &status) < 0 || (status.st_mode & S_IWUSR) || status.st_uid != geteuid()) {
+        fk_fd_close(&lent->fd);
+        return;
+    }
+    lent->mode = status.st_mode & 07777;
+    change_mode(lent->fd, lent->mode | S_IWUSR);
+}
+
+static void give_back(struct lent *lent)
+{
+    if (lent->fd >= 0)
+        change_mode(lent->fd, lent->mode);
+    fk_fd_close(&lent->fd);
+}
+
+/* renameat2(), of directories without permission to write, too. */
+static int move(int from, const char *name, int to, const char *new_name, unsigned flags)
+{
+    struct lent one, other;
+    if (renameat2(from, name, to, new_name, flags) == 0)
+        return 0;
+    if (errno != EACCES)
+        return -errno;
+    lend(from, name, &one);
+    lend(to, new_name, &other);
+    int code = renameat2(from, name, to, new_name, flags) < 0 ? -errno : 0;
+    give_back(&other);
+    give_back(&one);
+    return code;
+}
+
 /* For file systems that know no flags. Nobody else who keeps to the lock can come in between. */
 static int rename_plainly(int from, const char *name, int to, const char *new_name)
 {
@@ -243,7 +299,7 @@ static int rename_plainly(int from, const char *name, int to, const char *new_na
     if (there &&
         (fstatat(from, name, &mine, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(mine.st_mode) || S_ISDIR(theirs.st_mode)))
         return -EOPNOTSUPP;
-    return renameat(from, name, to, new_name) < 0 ? -errno : 0;
+    return move(from, name, to, new_name, 0);
 }
 
 /* *exchanged: the old one is now at from. */
@@ -251,24 +307,21 @@ static int rename_over(int from, const char *name, int to, const char *new_name,
 {
     for (int tries = 0; tries < TRIES; tries++) {
         *exchanged = false;
-        if (renameat2(from, name, to, new_name, RENAME_NOREPLACE) == 0)
-            return 0;
-        if (errno == EINVAL)
-            return rename_plainly(from, name, to, new_name);
-        if (errno != EEXIST)
-            return -errno;
-        *exchanged = true;
-        if (renameat2(from, name, to, new_name, RENAME_EXCHANGE) == 0)
-            return 0;
-        if (errno != ENOENT) /* it has been removed since: again */
-            return errno == EINVAL ? rename_plainly(from, name, to, new_name) : -errno;
+        int code = move(from, name, to, new_name, RENAME_NOREPLACE);
+        if (code == -EEXIST) {
+            *exchanged = true;
+            code = move(from, name, to, new_name, RENAME_EXCHANGE);
+            if (code == -ENOENT) /* it has been removed since: again */
+                continue;
+        }
+        return code == -EINVAL ? rename_plainly(from, name, to, new_name) : code;
     }
     return -EAGAIN;
 }
 
 static void take_back(int from, const char *name, int to, const char *new_name, bool exchanged)
 {
-    renameat2(to, new_name, from, name, exchanged ? RENAME_EXCHANGE : RENAME_NOREPLACE);
+    move(to, new_name, from, name, exchanged ? RENAME_EXCHANGE : RENAME_NOREPLACE);
 }
 
 static int sync_parent(int directory)
@@ -322,6 +375,13 @@ static int rename_all(struct renames *renames)
                   renames->stamp_exchanged);
     take_back(private->directory, output->name, output->directory, output->name, renames->exchanged);
     return code;
+}
+
+int fk_private_take_old(const struct fk_private *private)
+{
+    const struct fk_output *output = private->output;
+    int code = move(output->directory, output->name, private->directory, output->name, 0);
+    return code < 0 ? fail(code, output, "remove") : 0;
 }
 
 static int look_at_made(const struct fk_private *private, struct stat *status)

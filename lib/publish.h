@@ -17,7 +17,8 @@
  * A failure before 3 changes nothing; one in 3 to 5 takes back what was done. A crash before 3 leaves the private directory; between 3
  * and 4 also a stamp that is stale, so that the output is built again.
  *
- * What a crash leaves is removed by the next builder in DIR: a private directory that it can flock, whose owner is dead. Nothing
+ * What a crash leaves is removed by the next builder in DIR: a directory called so (ID having the form of id.h; other names are the
+ * user's) that it can flock, whose owner is dead. Nothing
  * goes by age. Where flock(2) can't tell (some network file systems) the owner's word is needed, else its flock says enough:
  * one that has none, or half of it, was killed before it began. */
 #ifndef FK_PUBLISH_H
@@ -45,6 +46,8 @@ int fk_private_open(const struct fk_output *output, const char *id, struct fk_pr
 /* stamp: its output is filled in; NULL: there is to be none. *made: what is published. -ENODATA: nothing was made. -EINVAL: it is
  * neither file nor directory. */
 int fk_private_publish(const struct fk_private *private, struct fk_stamp_spec *stamp, struct fk_identity *made);
+/* The other way: the output, which is to go, is what lies at path now. */
+int fk_private_take_old(const struct fk_private *private);
 /* Removes it with all that is in it. {.directory = -1} is fine. */
 void fk_private_close(struct fk_private *private);
 #define FK_CLOSE_PRIVATE __attribute__((cleanup(fk_private_close)))

@@ -278,8 +278,8 @@ static int move_away(const struct fk_output *output, const char *id)
 {
     struct fk_private private = {.directory = -1};
     int code = fk_private_open(output, id, &private);
-    if (code == 0 && renameat(output->directory, output->name, private.directory, output->name) < 0)
-        code = fk_fail_errno(-errno, "can't remove %s", output->shown);
+    if (code == 0)
+        code = fk_private_take_old(&private);
     if (code == 0)
         code = unlink_stamp(output);
     fk_private_close(&private);

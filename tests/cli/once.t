@@ -199,6 +199,46 @@ reap w
 is "$status|$(cat x)|$(left)" "0|second|" "who waited builds"
 rm -f x
 
+# A deadline is that of one process, whatever the others have.
+builder b -o x --deadline 3s
+runs b
+background w "$FLOCKCTL" once -o x -- sh -c 'echo second >"$FLOCKCTL_OUT"'
+is_waiting 1
+reap b
+is "$status" 124 "a builder's own deadline comes"
+reap w
+is "$status|$(cat x)|$(left)" "0|second|" "who waited has another one, and builds"
+rm -f x
+
+# ---- names like ours, directories that mustn't be written to ----
+
+mkdir .flockctl-notes
+echo precious >.flockctl-notes/file
+run flockctl once -o x -- sh -c 'echo x >"$FLOCKCTL_OUT"'
+is "$status|$(cat .flockctl-notes/file)" "0|precious" "a directory whose name only begins as ours do is the user's"
+rm -rf .flockctl-notes x
+if [ "$(id -u)" = 0 ]; then
+    as_other="setpriv --reuid 65534 --clear-groups"
+    chmod 755 "$T" && mkdir -m 700 "$T/other" && mkdir theirs && chown 65534 "$T/other" theirs
+else
+    as_other=
+    mkdir -m 700 "$T/other" && mkdir theirs
+fi
+read_only() {
+    # shellcheck disable=SC2086 # words
+    run env FLOCKCTL_DIR="$T/other" $as_other "$FLOCKCTL" "$@"
+}
+for key in 1 2; do
+    read_only once -o theirs/tree --key $key -- sh -c \
+        "mkdir \"\$FLOCKCTL_OUT\" && echo $key >\"\$FLOCKCTL_OUT/f\" && chmod 555 \"\$FLOCKCTL_OUT\""
+    is "$status|$err|$(cat theirs/tree/f)|$(stat -c %a theirs/tree)|$(ls -A theirs)" \
+        "0||$key|555|.tree.flockctl
+tree" "a tree without permission to write is published as it is, the ${key}. time"
+done
+read_only once --forget theirs/tree
+is "$status|$err|$(ls -A theirs)" "0||" "and forgotten"
+rm -rf theirs
+
 # ---- outputs that need others ----
 
 run flockctl once -o a -- sh -c '"$FLOCKCTL" once -o b -- sh -c "echo b >\"\$FLOCKCTL_OUT\"" && cat b >"$FLOCKCTL_OUT"'

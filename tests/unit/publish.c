@@ -224,7 +224,7 @@ static void sweep(void)
 /* A private directory that nobody flocks, with that as its owner. */
 static bool survives(const char *owner)
 {
-    const char *remains = test_path("swept/.flockctl-planted"), *file = test_path("swept/.flockctl-planted/.owner");
+    const char *remains = test_path("swept/.flockctl-fplantedplantedplanted00"), *file = test_path("swept/.flockctl-fplantedplantedplanted00/.owner");
     mkdir(remains, 0700);
     if (owner)
         write_text(file, owner);
@@ -253,8 +253,8 @@ static void proof(void)
     living[strlen(living) / 2] = '\0';
     ok(!survives(living), "or while it did");
     int fd = -1;
-    mkdir(test_path("swept/.flockctl-planted"), 0700);
-    fd = open(test_path("swept/.flockctl-planted"), O_RDONLY | O_CLOEXEC);
+    mkdir(test_path("swept/.flockctl-fplantedplantedplanted00"), 0700);
+    fd = open(test_path("swept/.flockctl-fplantedplantedplanted00"), O_RDONLY | O_CLOEXEC);
     ok(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && survives(NULL), "one that somebody has flocked stays");
     close(fd);
     write_text(test_path("swept/.flockctl-file"), "");
