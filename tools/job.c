@@ -344,10 +344,12 @@ static bool choose_limit(struct job *job, int64_t *limit_ms)
     int64_t left = fk_deadline_left_ms(job->deadline);
     *limit_ms = job->options->timeout_ms;
     job->limit = "--timeout";
+    job->by_deadline = false;
     if (left == FK_NEVER || (*limit_ms && *limit_ms <= left))
         return true;
     *limit_ms = left;
     job->limit = job_deadline_name(job);
+    job->by_deadline = true;
     return left > 0;
 }
 
@@ -389,7 +391,8 @@ static int exit_as(struct job *job, const struct fk_supervise_result *result, in
         signals_die_of(number);
     if (job->build) {
         job->build->signal = number;
-        job->build->interrupted = result->signalled || result->interrupted;
+        job->build->interrupted =
+            result->signalled || result->interrupted || (result->timed_out && job->by_deadline);
     }
     return status;
 }
@@ -445,6 +448,8 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
     wait_for_copies(copies);
     if (in_time)
         return status;
+    if (job->build)
+        job->build->interrupted = true;
     complain("%s wasn't started: the time is over that is given by %s", job->command[0], job->limit);
     return EXIT_TIMED_OUT;
 }

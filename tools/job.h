@@ -23,6 +23,7 @@ struct job {
     int64_t deadline; /* that, or --deadline, whichever comes first; FK_NEVER */
     const struct rlimit *files; /* the limit of open files that the command gets back; NULL: ours */
     const char *limit; /* what has set the limit of the running command */
+    bool by_deadline;  /* that isn't --timeout */
     struct cleanup cleanup;
     unsigned stragglers; /* told of so far */
     struct job_build *build; /* of `once`: its builder; NULL: any other command */
@@ -32,7 +33,7 @@ struct job {
 struct job_build {
     bool shows_on_stderr; /* what it prints to stdout */
     int signal;           /* of which we are to die when all is cleared up; 0: none */
-    bool interrupted;     /* somebody wanted it to end, or us */
+    bool interrupted;     /* somebody wanted it to end, or us; or the deadline, which is ours, came */
     size_t length;
     char said[JOB_SAID_MAX];
 };
