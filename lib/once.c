@@ -70,6 +70,7 @@ static int run(const struct fk_once *once, struct flk_hold **hold, struct fk_onc
 
 struct attempt {
     const struct fk_once *once;
+    struct fk_wanted wanted; /* since we have asked */
     struct fk_once_result *result;
     int64_t deadline;
     char noted[FLK_ID_SIZE]; /* the failure that was there before */
@@ -82,7 +83,7 @@ static int look(const struct attempt *attempt)
     if (once->flags & FLK_ONCE_FORCE)
         return 0;
     attempt->result->end = FK_ONCE_READY;
-    return fk_stamp_look(once->output->directory, once->output->name, &once->wanted, &attempt->result->identity);
+    return fk_stamp_look(once->output->directory, once->output->name, &attempt->wanted, &attempt->result->identity);
 }
 
 /* 1: it is ready, or the run that was waited for has failed. */
@@ -131,7 +132,9 @@ static int wait_for_turn(const struct attempt *attempt, struct flk_hold **hold)
 int fk_once(const struct fk_once *once, int64_t timeout_ms, struct fk_once_result *result)
 {
     FLK_AUTO_RELEASE struct flk_hold *hold = NULL;
-    struct attempt attempt = {.once = once, .result = result, .deadline = fk_deadline_in_ms(timeout_ms)};
+    struct attempt attempt = {
+        .once = once, .wanted = once->wanted, .result = result, .deadline = fk_deadline_in_ms(timeout_ms)};
+    attempt.wanted.asked_ns = fk_stamp_now();
     *result = (struct fk_once_result){.end = FK_ONCE_READY};
     int found = look(&attempt);
     if (found != 0)

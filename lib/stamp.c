@@ -233,7 +233,7 @@ static void put_key(FILE *out, const char *key)
     fputc('\n', out);
 }
 
-static int64_t now_ns(void)
+int64_t fk_stamp_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -245,7 +245,7 @@ static void put_stamp(FILE *out, const struct fk_stamp_spec *spec)
     const struct fk_identity *output = &spec->output;
     fprintf(out, FIRST_LINE "device=%llu\ninode=%llu\nsize=%lld\nmtime=%lld\nbuilt=%lld\n",
             (unsigned long long)output->device, (unsigned long long)output->inode, (long long)output->size,
-            (long long)output->mtime_ns, (long long)now_ns());
+            (long long)output->mtime_ns, (long long)fk_stamp_now());
     if (spec->key)
         put_key(out, spec->key);
     else
@@ -285,18 +285,20 @@ int fk_stamp_write(int directory, const char *file, const struct fk_stamp_spec *
 
 void fk_stamp_use(const struct fk_stamp *stamp)
 {
-    int64_t age = now_ns() - stamp->used_ns;
+    int64_t age = fk_stamp_now() - stamp->used_ns;
     if (age > FK_STAMP_USED_EVERY || age < 0)
         futimens(stamp->fd, NULL);
 }
 
 /* ---- the question ---- */
 
-/* A time in the future tells no age: the clock was set back. */
-static bool is_young(int64_t built_ns, int64_t max_age_ms)
+/* A time in the future tells no age: the clock was set back. Of what its stamp doesn't describe, or that has none (stamp NULL), only
+ * the file's own time is known. */
+static bool is_young(const struct fk_wanted *wanted, const struct fk_stamp *stamp, int64_t mtime_ns)
 {
-    int64_t age = now_ns() - built_ns;
-    return max_age_ms == 0 || (age >= -FK_SECOND && age / FK_MS < max_age_ms);
+    int64_t built_ns = stamp ? stamp->built_ns : mtime_ns, age = fk_stamp_now() - built_ns;
+    bool since = stamp && wanted->asked_ns && built_ns >= wanted->asked_ns;
+    return wanted->max_age_ms == 0 || (age >= -FK_SECOND && (since || age / FK_MS < wanted->max_age_ms));
 }
 
 static int cannot_look(int code, const char *output)
@@ -314,7 +316,10 @@ static int look_at_output(int at, const char *output, bool follow, struct fk_ide
         fk_identity_take(&status, identity);
         return 1;
     }
-    return errno == ENOENT ? 0 : errno == ELOOP && follow ? 0 : cannot_look(-errno, output);
+    size_t length = strlen(output);
+    if (errno == ENOENT || (errno == ELOOP && follow) || (errno == ENOTDIR && length > 0 && output[length - 1] == '/'))
+        return 0; /* the last: whoever has the lock looks without the slash, which doesn't count */
+    return cannot_look(-errno, output);
 }
 
 int fk_stamp_look(int at, const char *output, const struct fk_wanted *wanted, struct fk_identity *identity)
@@ -326,7 +331,7 @@ int fk_stamp_look(int at, const char *output, const struct fk_wanted *wanted, st
         bool stamped = fk_stamp_open(at, output, &stamp) == 0;
         bool describes = stamped && fk_identity_is(&stamp.output, &found);
         if ((wanted->key && (!describes || !fk_stamp_has_key(&stamp, wanted->key))) ||
-            !is_young(describes ? stamp.built_ns : found.mtime_ns, wanted->max_age_ms))
+            !is_young(wanted, describes ? &stamp : NULL, found.mtime_ns))
             there = 0;
         else if (describes)
             fk_stamp_use(&stamp);

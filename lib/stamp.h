@@ -57,6 +57,8 @@ int fk_stamp_read_notes(const struct fk_stamp *stamp, char **notes);
 /* The output was asked for. Best effort, and seldom more than a comparison. */
 void fk_stamp_use(const struct fk_stamp *stamp);
 
+int64_t fk_stamp_now(void); /* in ns since 1970 */
+
 struct fk_stamp_spec {
     struct fk_identity output;
     const char *key;   /* NULL: none was given */
@@ -70,6 +72,7 @@ int fk_stamp_write(int directory, const char *file, const struct fk_stamp_spec *
 struct fk_wanted {
     const char *key;    /* NULL: it needs only be there */
     int64_t max_age_ms; /* 0: any */
+    int64_t asked_ns;   /* what was built since then (fk_stamp_now()) is young enough, however long one has waited; 0: that doesn't count */
 };
 /* Is the output there, and current for what is wanted? 1 and its identity (of what a link leads to, where no key is asked for);
  * 0: no; or an error with a sentence. Takes no lock. A hit is marked as use of it. */

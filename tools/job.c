@@ -261,7 +261,7 @@ static void tell_straggler(struct job *job, const struct fk_supervise_notice *no
     const char *end = job->options->kill_after_ms == 0 ? "is killed" : "is sent SIGTERM";
     if (job->stragglers++ < NAMED)
         say_now("pid %d (%s) has outlived the command and %s%s", (int)notice->pid, notice->command, end,
-                job->stragglers == 1 ? "; --detach leaves such processes alone" : "");
+                job->stragglers == 1 && !job->build ? "; --detach leaves such processes alone" : "");
 }
 
 static void tell(const struct fk_supervise_notice *notice, void *data)

@@ -115,6 +115,31 @@ run flockctl once -o link -- sh -c 'echo 5 >"$FLOCKCTL_OUT"'
 is "$status|$(cat link)|$(readlink link)" "0|5|" "one to nothing is replaced"
 is "$(cat "$T/target")" "kept" "and never followed"
 rm -f x .x.flockctl link
+run flockctl once -o x/ -- sh -c 'echo 1 >"$FLOCKCTL_OUT"'
+run flockctl once -o x/ -- false
+is "$status|$err" "0|" "a slash at the end doesn't count, even of a file"
+rm -f x
+
+run flockctl once -o x --max-age 1h -- sh -c 'echo 1 >"$FLOCKCTL_OUT"'
+sed -i 's/^built=1/built=2/' .x.flockctl
+run flockctl once -o x --max-age 1h -- sh -c 'echo 2 >"$FLOCKCTL_OUT"'
+is "$status|$(cat x)" "0|2" "what was built in the future, before the clock was set back, has no age"
+rm -f x .x.flockctl
+
+# What was built since they asked is young enough for all of them, whenever they come to look.
+builder b -o x --max-age 1ms
+runs b
+for i in 1 2 3 4 5; do
+    background "w$i" "$FLOCKCTL" once -o x --max-age 1ms -- sh -c 'echo again >>"$T/log"; echo "$$" >"$FLOCKCTL_OUT"'
+done
+is_waiting 5
+rm -f "$T/log"
+finish b
+for i in 1 2 3 4 5; do
+    reap "w$i"
+done
+not_ok "who has waited for a build doesn't find it too old" [ -e "$T/log" ]
+rm -f x .x.flockctl
 
 # ---- failures ----
 
@@ -152,7 +177,7 @@ is "$(ls -A)" "" "nothing of all that is left"
 # What was started in the background is over before anything is published.
 run flockctl once -o x -- sh -c '(sleep 1000; echo late >>"$FLOCKCTL_OUT") & echo built >"$FLOCKCTL_OUT"'
 is "$status|$(cat x)" "0|built" "what a builder leaves running is ended before"
-like "$err" "has outlived the command" "and named"
+like "$err" "has outlived the command and is sent SIGTERM\$" "and named, without a remedy that once hasn't"
 rm -f x
 
 # ---- waiting ----

@@ -39,7 +39,7 @@ static void stamp(const char *output, const char *key, const char *notes)
 static int look(const char *output, const char *key, int64_t max_age_ms)
 {
     struct fk_identity identity;
-    return fk_stamp_look(AT_FDCWD, output, &(struct fk_wanted){key, max_age_ms}, &identity);
+    return fk_stamp_look(AT_FDCWD, output, &(struct fk_wanted){.key = key, .max_age_ms = max_age_ms}, &identity);
 }
 
 static void without_key(const char *x)
