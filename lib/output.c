@@ -95,6 +95,12 @@ static int split(const char *path, size_t *length, size_t *name)
     return 0;
 }
 
+int fk_output_check(const char *path)
+{
+    size_t length, name;
+    return split(path, &length, &name);
+}
+
 static int open_directory(const char *path, size_t length, struct fk_output *output)
 {
     char *directory = length > 0 ? strndup(path, length) : strdup("."), shown[FK_OUTPUT_SHOWN_SIZE];

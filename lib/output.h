@@ -34,6 +34,8 @@ struct fk_output {
 /* Where path (slashes at its end don't count) leads now; for fk_output_close(). -EINVAL: no name of an output. -ENOENT, -ENOTDIR,
  * -EACCES: its directory can't be used. */
 int fk_output_open(const char *path, struct fk_output *output);
+/* -EINVAL, -ENAMETOOLONG: path can't be an output's, wherever it leads. */
+int fk_output_check(const char *path);
 void fk_output_close(struct fk_output *output); /* {.directory = -1} is fine */
 #define FK_CLOSE_OUTPUT __attribute__((cleanup(fk_output_close)))
 

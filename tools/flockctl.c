@@ -104,7 +104,10 @@ bool check_operands(const struct verb *verb, const struct options *options, size
         return true;
     if (options->n_operands < least_number)
         complain("%s needs %s; it is used so: flockctl %.*s", verb->name,
-                 least_number == 1 ? "a name" : "more operands", first_form(verb), verb->synopsis);
+                 least_number > 1 ? "more operands"
+                 : verb->operand  ? verb->operand
+                                  : "a name",
+                 first_form(verb), verb->synopsis);
     else
         complain("%s doesn't take \"%s\"; it is used so: flockctl %.*s", verb->name, options->operands[most],
                  first_form(verb), verb->synopsis);

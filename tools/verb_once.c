@@ -294,17 +294,23 @@ static int run_use(const struct options *options)
 
 /* ---- the verb ---- */
 
+/* Of the options about building, the first that is there; NULL: none. */
+static const char *about_building(const struct options *options)
+{
+    return options->key           ? "--key"
+           : options->inputs      ? "--input"
+           : options->variables   ? "--env"
+           : options->command_key ? "--command-key"
+           : options->has_max_age ? "--max-age"
+           : options->force       ? "--force"
+           : options->retry       ? "--retry"
+           : options->print       ? "--print"
+                                  : NULL;
+}
+
 static int refuse(const struct options *options)
 {
-    const char *build_only = options->key           ? "--key"
-                             : options->inputs      ? "--input"
-                             : options->variables   ? "--env"
-                             : options->command_key ? "--command-key"
-                             : options->has_max_age ? "--max-age"
-                             : options->force       ? "--force"
-                             : options->retry       ? "--retry"
-                             : options->print       ? "--print"
-                                                    : NULL;
+    const char *build_only = about_building(options);
     if (options->target && options->use)
         complain("--target and --use can't both be given: one builds, the other runs a command with what is there");
     else if (!options->target && !options->use)
@@ -312,12 +318,17 @@ static int refuse(const struct options *options)
             "once needs to know what to build; it is used so: flockctl once -o OUTPUT -- COMMAND, which makes it at "
             "$FLOCKCTL_OUT");
     else if (options->detach)
-        complain("once can't leave processes alone that outlive COMMAND: an output is published when all have ended; "
-                 "leave --detach out");
+        complain("once can't leave processes alone that outlive COMMAND: %s; leave --detach out",
+                 options->use ? "they would use the output without its lock"
+                              : "an output is published when all have ended");
+    else if (options->json)
+        complain("--json is about --list; leave it out");
     else if (options->has_max_age && options->max_age_ms == 0)
         complain("nothing is of no age, as --max-age 0 would have it; give a time above 0, or --force");
     else if (options->use && build_only)
         complain("%s is about building, and --use builds nothing; leave it out", build_only);
+    else if (options->target && fk_output_check(options->target) < 0)
+        complain("%s", flk_error_detail());
     else
         return 0;
     return EXIT_OURS;
@@ -326,14 +337,22 @@ static int refuse(const struct options *options)
 /* Forms without COMMAND. */
 static int tell_or_forget(const struct options *options)
 {
+    const char *form = options->list ? "--list" : "--forget";
+    const char *misplaced = options->needs_command ? options->needs_command : about_building(options);
+    if (misplaced)
+        misplaced += strspn(misplaced, "-");
     int status = EXIT_OURS;
     if (options->list && options->forget)
         complain("--list and --forget can't both be given");
     else if (options->target || options->use || options->command)
-        complain("%s doesn't go with %s; leave one out", options->list ? "--list" : "--forget",
+        complain("%s doesn't go with %s; leave one out", form,
                  options->target ? "--target"
                  : options->use  ? "--use"
                                  : "a command");
+    else if (misplaced)
+        complain("%s builds and runs nothing; leave --%s out", form, misplaced);
+    else if (options->forget && options->json)
+        complain("--json is about --list; leave it out");
     else if (check_operands(&verb_once, options, 0, options->list))
         status = prepare_root(options);
     if (status)
@@ -387,7 +406,7 @@ const struct verb verb_once = {
         "  -n, --nonblock              don't wait for others (= -w 0)\n"
         "  -w, --wait TIME             how long to wait for others: 1.5, 250ms, 30s, 2m, 1h, 1d, forever (default)\n"
         "  -E, --conflict-exit-code N  instead of 75, when others were still at it\n"
-        "  -l, --label TEXT            shown to those who wait\n" RUN_HELP EXIT_STATUS_HELP(
+        "  -l, --label TEXT            shown to those who wait\n" RUN_HELP_OF_ONCE EXIT_STATUS_HELP(
             "35 OUTPUT's build needs\nOUTPUT itself; 75 others were still at it; ") "\n"
                                                                                     "Example: one initrd for all "
                                                                                     "tests, "

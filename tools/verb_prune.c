@@ -141,6 +141,7 @@ static int run_prune(struct options *options)
 const struct verb verb_prune = {
     .name = "prune",
     .synopsis = "prune [--max-size SIZE] [--max-age TIME] [--dry-run] DIR",
+    .operand = "a directory",
     .summary = "bound what once keeps in a directory",
     .help = "Removes outputs of flockctl once in DIR and below it, those whose last use is longest ago first, and prints "
             "their\n"

@@ -156,9 +156,14 @@ static int list(const struct options *options)
 static const struct {
     const char *word;
     int (*run)(const struct options *options);
-    size_t least, most;
+    size_t most;
+    bool needs_id;
     bool adds, lists; /* which of the options it takes */
-} actions[] = {{"add", add, 0, 1, true, false}, {"drop", drop, 1, SIZE_MAX, false, false}, {"list", list, 0, 1, false, true}};
+} actions[] = {
+    {"add", add, 1, false, true, false},
+    {"drop", drop, SIZE_MAX, true, false, false},
+    {"list", list, 1, false, false, true},
+};
 
 static const char *misplaced(const struct options *options, bool adds, bool lists)
 {
@@ -187,10 +192,13 @@ static int run_state(struct options *options)
             complain("state %s doesn't take %s; leave it out", word, wrong);
             return EXIT_OURS;
         }
+        if (options->n_operands == 1 && actions[i].needs_id) {
+            complain("state %s needs the id that flockctl state add has printed", word);
+            return EXIT_OURS;
+        }
         options->operands++;
         options->n_operands--;
-        int status = check_operands(&verb_state, options, actions[i].least, actions[i].most) ? actions[i].run(options)
-                                                                                             : EXIT_OURS;
+        int status = check_operands(&verb_state, options, 0, actions[i].most) ? actions[i].run(options) : EXIT_OURS;
         options->operands--;
         return status;
     }
@@ -201,6 +209,7 @@ static int run_state(struct options *options)
 const struct verb verb_state = {
     .name = "state",
     .synopsis = "state add --owner PID [OPTION]... [NAME] | drop ID... | list [--json] [NAME]",
+    .operand = "add, drop or list",
     .summary = "register what is to be cleaned up when a process has ended",
     .help =
         "add registers what undoes something, before it is made, and prints an id. When the owner is proven dead, it is\n"

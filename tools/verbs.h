@@ -8,6 +8,7 @@
 struct verb {
     const char *name;
     const char *synopsis; /* what stands behind "flockctl " */
+    const char *operand;  /* what its only one is, for complaints; NULL: a name */
     const char *summary;  /* one line, for `flockctl help` */
     const char *help;     /* the rest of `flockctl help VERB`, an example in it */
     unsigned groups;      /* of the options it takes, beside GLOBAL */
@@ -20,13 +21,13 @@ extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_
     verb_gc, verb_prune;
 
 /* Of the options about COMMAND, for the help of the verbs that take them. */
-#define RUN_HELP                                                                                                       \
+#define RUN_HELP_WITH(DETACH)                                                                                          \
     "  -c, --shell TEXT            instead of -- COMMAND: sh -c TEXT\n"                                               \
     "      --timeout TIME          limit of COMMAND; then SIGTERM, SIGKILL, and exit status 124\n"                    \
     "      --deadline TIME         limit of waiting and COMMAND together, from now\n"                                 \
     "  -k, --kill-after TIME       grace between SIGTERM and SIGKILL (default 10s)\n"                                 \
     "      --signal SIG            instead of SIGTERM when its time is over\n"                                        \
-    "      --detach                leave processes that outlive COMMAND alone, without the lock\n"                    \
+    DETACH                                                                                                             \
     "      --pgrp                  COMMAND gets a process group of its own\n"                                         \
     "      --output FILE           copy what it prints to FILE, too\n"                                                \
     "      --stdout FILE, --stderr FILE   the same for one stream\n"                                                  \
@@ -37,6 +38,9 @@ extern const struct verb verb_acquire, verb_run, verb_define, verb_resize, verb_
     "      --cleanup CMD           run afterwards, whatever happened, before the lock goes on; at most 30s\n"            \
     "      --report FILE           append a line of JSON: command, status, exit, signal, timed_out, waited_ms, ran_ms,\n" \
     "                              user_ms, system_ms, max_rss_kib, stragglers, left, id, slots, started\n"
+#define RUN_HELP                                                                                                       \
+    RUN_HELP_WITH("      --detach                leave processes that outlive COMMAND alone, without the lock\n")
+#define RUN_HELP_OF_ONCE RUN_HELP_WITH("") /* which refuses --detach */
 
 #define EXIT_STATUS_HELP(BEFORE)                                                                                       \
     "\nExit status: COMMAND's own, 128+n died by signal n; " BEFORE "124 its time ran out;\n"                          \

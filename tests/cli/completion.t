@@ -44,6 +44,8 @@ is "$(offers acquire db en)" engine "a second name"
 is "$(offers acquire --wait 3 --shared d)" db "behind options"
 is "$(offers status '')|$(offers evict -y e)" "db engine|engine" "where one looks"
 is "$(offers remove '')|$(offers run '')" "db engine|" "where names are taken"
+is "$(offers reap '')|$(offers state '')" "db engine|add drop list" "to clean up"
+is "$(offers state add --label x e)|$(offers state list d)|$(offers state drop '')" "engine|db|" "for state's words"
 is "$(offers acquire engine :)" all "a count, behind a colon"
 is "$(offers acquire engine : a)" all "begun"
 flockctl --dir "$T/other" define elsewhere --slots 1

@@ -321,7 +321,12 @@ bad 125 "isn't there, so it can't be used" once --use nothing -- true
 
 bad 125 "once needs to know what to build" once -- true
 bad 125 "can't both be given" once -o x --use x -- true
-bad 125 "leave --detach out" once -o x --detach -- true
+bad 125 "published when all have ended; leave --detach out" once -o x --detach -- true
+bad 125 "without its lock; leave --detach out" once --use x --detach -- true
+unlike "$(flockctl help once)" "--detach" "and isn't offered"
+bad 125 'the output . is called "."; give it by its name' once -o . -- true
+bad 125 "isn't the name of an output" once -o / -- true
+bad 125 "--json is about --list" once -o x --json -- true
 bad 125 "once needs \"--\"" once -o x true
 bad 125 "there is no command" once -o x --
 bad 125 "takes|doesn't take" once -o x y -- true

@@ -119,6 +119,9 @@ run flockctl once -o one --key key5 -- sh -c 'echo anew >"$FLOCKCTL_OUT"'
 is "$status:$(cat one)" "0:anew" "so it is built again"
 run flockctl once --forget tree
 is "$status:$(ls -A | grep -c tree)" "0:0" "a directory is forgotten as well"
+bad 125 "list builds and runs nothing; leave --report out" once --list --report "$T/report"
+bad 125 "forget builds and runs nothing; leave --key out" once --forget tree --key k
+bad 125 "--json is about --list" once --forget tree --json
 run flockctl once --forget nothing
 is "$status|$out|$err" "0||" "what isn't there is forgotten already"
 bad 125 "others has no record, so flockctl hasn't built it" once --forget others

@@ -83,7 +83,7 @@ rmdir tree.d below
 # ---- bad input ----
 
 bad 125 'how much is to stay' prune .
-bad 125 'needs' prune --max-size 1
+bad 125 'prune needs a directory; it is used so' prune --max-size 1
 bad 125 'no-such.*No such file' prune --max-size 1 no-such
 bad 125 'mine.*Not a directory' prune --max-size 1 mine
 bad 125 'not a size for --max-size' prune --max-size 1X .

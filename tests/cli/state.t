@@ -92,9 +92,10 @@ bad 125 "process id" state add --owner -1 --cleanup true
 bad 125 "doesn't take" state add --owner $owner --cleanup true x y
 bad 125 "doesn't take --json" state add --json --owner $owner --cleanup true
 bad 125 "doesn't take --owner" state list --owner $owner
-bad 125 "state needs" state drop
 bad 125 "is not an id" state drop ../../x
 bad 125 "state \"give\" isn't known" state give
+bad 125 "state needs add, drop or list; it is used so" state
+bad 125 "state drop needs the id that flockctl state add has printed" state drop
 is "$(flockctl state list --json)" '{"schema":1,"states":[]}' "nothing was registered by these"
 if [ "$(id -u)" = 0 ]; then
     mkdir theirs && chown 65534 theirs
