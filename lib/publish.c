@@ -211,19 +211,31 @@ static int sync_file_system(int directory)
 
 static int sync_entry(int directory, const char *name, mode_t type);
 
+static int sync_entries(DIR *stream)
+{
+    int code = 0;
+    while (code == 0) {
+        struct stat status;
+        errno = 0;
+        struct dirent *entry = readdir(stream);
+        if (!entry)
+            return -errno;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        code = fstatat(dirfd(stream), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0
+                   ? sync_file_system(dirfd(stream))
+                   : sync_entry(dirfd(stream), entry->d_name, status.st_mode);
+    }
+    return code;
+}
+
 static int sync_directory(int directory, const char *name)
 {
     DIR *stream;
     int code = fk_fd_open_directory(directory, name, &stream);
     if (code < 0)
         return sync_file_system(directory);
-    for (struct dirent *entry; code == 0 && (entry = readdir(stream));) {
-        struct stat status;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (fstatat(dirfd(stream), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0)
-            code = sync_entry(dirfd(stream), entry->d_name, status.st_mode);
-    }
+    code = sync_entries(stream);
     if (code == 0)
         code = sync_one(dirfd(stream));
     fk_fd_close_directory(stream);
@@ -243,7 +255,7 @@ static int sync_entry(int directory, const char *name, mode_t mode)
 /* ---- the renames ---- */
 
 /* A directory that gets another parent has its ".." written, which the kernel leaves only to those who may write to it, even where they
- * own it. One of ours has its owner's bit for that moment. */
+ * own it. One of ours has its owner's bit for that moment; a crash in it leaves the bit. */
 struct lent {
     int fd; /* O_PATH; -1: nothing was done */
     mode_t mode;

@@ -444,12 +444,12 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
         in_time = choose_limit(job, &spec->limit_ms);
     if (code == 0 && in_time)
         code = fk_supervise(spec, result, &at_exec);
+    if (job->build)
+        job->build->interrupted = !in_time || (code < 0 && !at_exec);
     int status = code < 0 ? fail_start(code, at_exec) : 0;
     wait_for_copies(copies);
     if (in_time)
         return status;
-    if (job->build)
-        job->build->interrupted = true;
     complain("%s wasn't started: the time is over that is given by %s", job->command[0], job->limit);
     return EXIT_TIMED_OUT;
 }
@@ -574,6 +574,8 @@ static int prepare_cleanup(struct job *job, struct flk_hold *hold, char ***envir
 
 int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
 {
+    if (job->build)
+        job->build->interrupted = true; /* until it has been started */
     char **environment = NULL;
     sigset_t mask;
     int caught = 0, code = prepare(job, hold, &environment);

@@ -33,7 +33,7 @@ struct job {
 struct job_build {
     bool shows_on_stderr; /* what it prints to stdout */
     int signal;           /* of which we are to die when all is cleared up; 0: none */
-    bool interrupted;     /* somebody wanted it to end, or us; or the deadline, which is ours, came */
+    bool interrupted;     /* it couldn't be started by us, or somebody wanted it to end, or us, or the deadline, which is ours, came */
     size_t length;
     char said[JOB_SAID_MAX];
 };

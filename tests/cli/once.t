@@ -235,6 +235,39 @@ reap w
 is "$status|$(cat x)|$(left)" "0|second|" "who waited has another one, and builds"
 rm -f x
 
+# Nor is it the build's fault when one can't start it.
+echo 1 >x
+rm -f "$T/u.go" "$T/u.held"
+mkfifo "$T/u.go"
+background u "$FLOCKCTL" once --use x -- sh -c ': >"$T/u.held"; read -r line <"$T/u.go"'
+has_it u
+background b "$FLOCKCTL" once --force -o x --stdout nowhere/log -- true
+is_waiting 1
+background w "$FLOCKCTL" once --force -o x -- sh -c 'echo second >"$FLOCKCTL_OUT"'
+is_waiting 2
+let_go u
+reap b
+is "$status" 125 "a builder can't start its command"
+reap w
+is "$status|$(cat x)" "0|second" "who waited for that one can, and builds"
+rm -f x
+
+# A directory that can't be read to its end hasn't been brought to disk.
+if strace -o "$T/calls" true 2>/dev/null; then
+    said=
+    for when in 1 2 3 4 5 6 7 8 9 10; do
+        run strace -o "$T/calls" -e inject=getdents64:error=EIO:when=$when "$FLOCKCTL" once --force -o tree -- \
+            sh -c 'mkdir "$FLOCKCTL_OUT" && echo 1 >"$FLOCKCTL_OUT/f"'
+        said="$said$status $err
+"
+    done
+    like "$said" "125 flockctl: can't bring to disk what was made for $T/d/tree: Input/output error" \
+        "an output whose files can't be listed isn't published"
+    rm -rf tree .flockctl-*
+else
+    skip "strace isn't there, or mustn't trace"
+fi
+
 # ---- names like ours, directories that mustn't be written to ----
 
 mkdir .flockctl-notes
