@@ -512,7 +512,7 @@ static int make_environment(const struct job *job, const struct flk_hold *hold, 
 
 static int prepare(const struct job *job, struct flk_hold *hold, char ***environment)
 {
-    int code = hold ? export_root(job->options) : 0;
+    int code = hold || job->options->dir ? export_root(job->options) : 0;
     if (code == 0 && hold && !job->options->detach)
         code = flk_hold_inherit(hold, 1);
     if (code == 0)

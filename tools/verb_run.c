@@ -15,6 +15,8 @@ static int run_run(struct options *options)
     int status = job_prepare(&job, options, "run");
     if (status == 0 && !check_operands(&verb_run, options, 0, 0))
         status = EXIT_OURS;
+    if (status == 0 && options->dir) /* for the flockctls below */
+        status = prepare_root(options);
     if (status || !cleanup_is_wanted(options))
         return status ? status : job_run(&job, NULL, NULL);
     /* A signal between the command's end and the cleanup must not end us. */

@@ -99,6 +99,14 @@ b" "several names: in the order given, SLOTS_n by position; what an outer flockc
 run flockctl --dir "$T/other root" acquire -s x -c 'echo "$FLOCKCTL_DIR"; "$FLOCKCTL" -q acquire -n x -- true; echo $?'
 is "$out" "$T/other root
 35" "--dir: the command's own flockctl finds the same locks"
+run flockctl --dir "$T/other root" acquire x -- env -u FLOCKCTL_HELD -u FLOCKCTL_DIR \
+    "$FLOCKCTL" --dir "$T/other root" run --tmpdir -c 'echo "$FLOCKCTL_DIR"; "$FLOCKCTL" -q status x; echo $?'
+is "$status|$out" "0|$T/other root
+1" "--dir of run, too"
+run flockctl --dir "$T/other root" acquire x -- env -u FLOCKCTL_DIR \
+    "$FLOCKCTL" --dir "$T/other root" run -c 'echo "$FLOCKCTL_DIR"; "$FLOCKCTL" -q status x; echo $?'
+is "$status|$out" "0|$T/other root
+1" "without anything that needs the directory, as well"
 
 # ---- counts and sizes ----
 
