@@ -172,9 +172,15 @@ static int build(struct fk_build *build, void *data)
 /* Whoever is let off by another's failure sees what that one saw. */
 static int tell_failure(const struct building *building, const struct fk_failure *failure)
 {
-    complain("the build of %s by pid %d (%s), which was waited for, has failed%s", building->wait->output.shown,
+    bool ours = failure->code < 0; /* a sentence of the library's: COMMAND may have printed nothing */
+    complain("the build of %s by pid %d (%s), which was waited for, has failed%s%s", building->wait->output.shown,
              (int)failure->builder.owner.pid, failure->builder.command,
-             failure->length > 0 ? "; it has printed, at last:" : "");
+             failure->length == 0 ? ""
+             : ours               ? ": "
+                                  : "; it has printed, at last:",
+             ours ? failure->said : "");
+    if (ours)
+        return EXIT_OURS;
     fwrite(failure->said, 1, failure->length, stderr);
     if (failure->length > 0 && failure->said[failure->length - 1] != '\n')
         fputc('\n', stderr);

@@ -224,6 +224,15 @@ reap w
 is "$status|$(cat x)|$(left)" "0|second|" "who waited builds"
 rm -f x
 
+builder b -o x
+runs b
+background w "$FLOCKCTL" once -o x -- sh -c 'echo second >"$FLOCKCTL_OUT"'
+is_waiting 1
+finish b :
+reap w
+like "$status $err" "^125 flockctl: the build of $T/d/x by pid .*, which was waited for, has failed: nothing was made at [^:]*\$" \
+    "who waited for a command that made nothing is told so, and not that it has printed that"
+
 # A deadline is that of one process, whatever the others have.
 builder b -o x --deadline 3s
 runs b
