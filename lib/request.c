@@ -954,6 +954,7 @@ static int too_late(const struct flk_request *request, const struct fk_part *par
                    (long long)(waited % 1000), taken.blocked);
 }
 
+static void clear_epoll(struct flk_request *request);
 static void update_epoll(struct flk_request *request);
 
 /* As far as it goes: 0 means that all parts are taken. */
@@ -1082,6 +1083,7 @@ int flk_request_step(struct flk_request *request, struct flk_hold **hold)
         return fk_fail(-EINVAL, "a forked child can't go on with its parent's request; start one of its own");
     if (!request->parts && !request->hold)
         return fk_fail(-EINVAL, "the request has been served already");
+    clear_epoll(request);
     bool goes_on = request->hold;
     int code = goes_on ? 0 : serve_parts(request);
     if (goes_on && is_cancelled(request))
@@ -1260,13 +1262,18 @@ static void set_timer(struct flk_request *request, int64_t at)
 }
 
 /* Enters what matters now. What can't be entered (out of memory) is made up for by waking at once. */
+/* Before a step, which may close what is entered: another thread could have the number then. */
+static void clear_epoll(struct flk_request *request)
+{
+    for (size_t i = 0; i < request->n_entered; i++)
+        epoll_ctl(request->epoll, EPOLL_CTL_DEL, request->entered[i], NULL);
+    request->n_entered = 0;
+}
+
 static void update_epoll(struct flk_request *request)
 {
     if (request->epoll < 0)
         return;
-    for (size_t i = 0; i < request->n_entered; i++)
-        epoll_ctl(request->epoll, EPOLL_CTL_DEL, request->entered[i], NULL);
-    request->n_entered = 0;
     if (!request->parts && !request->hold)
         return;
     size_t room = request->n_busy + 3;

@@ -286,7 +286,8 @@ is "$status|$(cat .flockctl-notes/file)" "0|precious" "a directory whose name on
 rm -rf .flockctl-notes x
 if [ "$(id -u)" = 0 ]; then
     as_other="setpriv --reuid 65534 --clear-groups"
-    chmod 755 "$T" && mkdir -m 700 "$T/other" && mkdir theirs && chown 65534 "$T/other" theirs
+    tool_for_others
+    mkdir -m 700 "$T/other" && mkdir theirs && chown 65534 "$T/other" theirs
 else
     as_other=
     mkdir -m 700 "$T/other" && mkdir theirs

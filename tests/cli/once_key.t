@@ -161,7 +161,7 @@ if [ "$(id -u)" = 0 ]; then
     echo 1 >"$T/other/secret"
     chmod 600 "$T/other/secret"
     chown 65534 "$T/other" "$T/other/locks" "$T/other/in"
-    chmod 711 "$T"
+    tool_for_others
     as_other() {
         run env FLOCKCTL_DIR="$T/other/locks" setpriv --reuid 65534 --clear-groups "$FLOCKCTL" once "$@"
     }

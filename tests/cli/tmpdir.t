@@ -46,7 +46,7 @@ is "$(cat "$T/outside/precious")" kept "symlinks aren't followed"
 gone "modes, symlinks, strange names"
 
 if [ "$(id -u)" = 0 ] && setpriv --reuid 65534 --regid 65534 --clear-groups true 2>/dev/null; then
-    chmod 755 "$T"
+    tool_for_others
     mkdir "$T/nobody"
     chown 65534:65534 "$T/nobody"
     nobody() {

@@ -327,10 +327,11 @@ int main(void)
     int rounds = 10 * (int)scale(), count = 50 * (int)scale();
     tap_deadline(60 + 40 * (unsigned)scale());
     mkdir(test_path("outputs"), 0755);
-    const char *output = strdup(test_path("outputs/x"));
+    char *output = strdup(test_path("outputs/x"));
     together(output, rounds);
     kills(output, rounds + 1, count);
     is_int(ask(output, rounds + count + 2), 0, "one more build");
     is_int(test_entries(test_path("outputs")), 2, "and nothing is left beside the output and its stamp");
+    free(output);
     return done_testing();
 }
