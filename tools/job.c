@@ -313,6 +313,13 @@ static int export_root(const struct options *options)
     return code;
 }
 
+/* Without a lock of ours the directory matters only where COMMAND would take it for another one. */
+static bool needs_root(const struct options *options)
+{
+    const char *named = getenv("FLOCKCTL_DIR");
+    return options->dir || (named && *named && *named != '/');
+}
+
 /* NULL: there is none; an output's lock has only the output's path. */
 static const char *name_of(const struct flk_hold *hold)
 {
@@ -512,7 +519,7 @@ static int make_environment(const struct job *job, const struct flk_hold *hold, 
 
 static int prepare(const struct job *job, struct flk_hold *hold, char ***environment)
 {
-    int code = hold || job->options->dir ? export_root(job->options) : 0;
+    int code = hold || needs_root(job->options) ? export_root(job->options) : 0;
     if (code == 0 && hold && !job->options->detach)
         code = flk_hold_inherit(hold, 1);
     if (code == 0)

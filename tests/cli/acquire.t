@@ -107,6 +107,7 @@ run flockctl --dir "$T/other root" acquire x -- env -u FLOCKCTL_DIR \
     "$FLOCKCTL" --dir "$T/other root" run -c 'echo "$FLOCKCTL_DIR"; "$FLOCKCTL" -q status x; echo $?'
 is "$status|$out" "0|$T/other root
 1" "without anything that needs the directory, as well"
+is "$(cd "$T" && FLOCKCTL_DIR='other root' flockctl run -c 'echo "$FLOCKCTL_DIR"')" "$T/other root" "run: a relative FLOCKCTL_DIR becomes absolute"
 
 # ---- counts and sizes ----
 
