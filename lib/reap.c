@@ -34,6 +34,8 @@
 #define WAIT_BEYOND (15 * FK_SECOND) /* how much longer than a command may take somebody else's is waited for */
 #define REST_EVERY (60 * FK_SECOND)
 #define LOCK_TRIES 20
+#define OWN_PATIENCE (10 * FK_SECOND)  /* with those that have the lock of what is ours: they merely look */
+#define STRAY_PATIENCE FK_SECOND       /* with a row that is being exchanged or removed */
 
 int fk_reap_output = -1;
 void (*fk_reap_teller)(const struct flk_state *state, enum fk_reap_result result, const char *detail, void *data);
@@ -128,9 +130,24 @@ static void fail_item(struct fk_reap *reap, const char *detail)
     put_down(reap);
 }
 
+static bool is_gone(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) < 0 || status.st_nlink == 0;
+}
+
+/* Its row may have been resized or removed meanwhile, and the item moved along. */
+static void unlink_item(const struct fk_reap *reap)
+{
+    if (unlinkat(reap->walk.directory, reap->id, 0) == 0 || errno != ENOENT)
+        return;
+    for (int64_t until = fk_now() + STRAY_PATIENCE; !is_gone(reap->fd) && fk_now() < until; fk_poll_until(NULL, 0, fk_now() + FIRST_LOOK))
+        fk_state_unlink(reap->id);
+}
+
 static void finish_item(struct fk_reap *reap)
 {
-    unlinkat(reap->walk.directory, reap->id, 0);
+    unlink_item(reap);
     if (reap->fd == fk_state_own_fd(reap->id))
         reap->fd = -1;
     fk_state_forget(reap->id);
@@ -338,6 +355,15 @@ static void note_busy(struct fk_reap *reap)
     reap->busy[reap->n_busy++].until = until;
 }
 
+static enum grip grip_within(int fd, int64_t patience)
+{
+    int64_t until = fk_now() + patience;
+    enum grip how = grip(fd);
+    for (; how != OURS && fk_now() < until; how = grip(fd))
+        fk_poll_until(NULL, 0, fk_now() + FIRST_LOOK);
+    return how;
+}
+
 /* Of the owner's that holds its lock: unless it is exiting, and lets go in a moment. */
 static bool is_alive(struct fk_reap *reap, enum grip how)
 {
@@ -359,7 +385,7 @@ static bool take_item(struct fk_reap *reap)
             fk_fd_close(&reap->fd);
             reap->fd = fd;
         }
-        return own && grip(reap->fd) == OURS;
+        return own && grip_within(reap->fd, OWN_PATIENCE) == OURS;
     }
     if (own || (!item->held && fk_item_judge(item, false, PATIENCE_MS, &reap->reason) != FK_DEAD)) {
         tell(reap, FK_REAP_ALIVE, reap->reason);
@@ -377,12 +403,6 @@ static bool take_item(struct fk_reap *reap)
     if (alive)
         tell(reap, FK_REAP_ALIVE, reap->reason);
     return !alive;
-}
-
-static bool is_gone(int fd)
-{
-    struct stat status;
-    return fstat(fd, &status) < 0 || status.st_nlink == 0;
 }
 
 /* It has failed, and it isn't yet time; or somebody else has tried it since we were asked to. */

@@ -271,7 +271,8 @@ static int parse(struct fk_item *item, char *text, size_t length, bool whole)
         *stop = '\0';
         take_line(item, &lists, line);
     }
-    if (code == 0 && (!item->id || item->owner.pid <= 0 || (item->command && !item->dir && whole)))
+    bool known = item->owner.pid > 0 && strlen(item->owner.boot_id) == FK_BOOT_ID_SIZE - 1; /* another one proves death */
+    if (code == 0 && (!item->id || !known || (item->command && !item->dir && whole)))
         code = -EBADMSG;
     return code;
 }
@@ -791,15 +792,12 @@ static int check_id(const char *id)
     return fk_fail(-EINVAL, "\"%.40s\" is not an id; give one that flockctl state add has printed", id);
 }
 
-int flk_state_drop(const char *id)
+/* 1: it was there. */
+int fk_state_unlink(const char *id)
 {
     struct fk_state_walk walk;
     bool done = false;
-    FK_ENTER();
-    int code = check_id(id);
-    if (code < 0)
-        return code;
-    code = fk_state_walk_begin(&walk, NULL);
+    int code = fk_state_walk_begin(&walk, NULL);
     while (code == 0 && !done && (code = fk_state_walk_directory(&walk)) > 0) {
         done = unlinkat(walk.directory, id, 0) == 0;
         code = done || errno == ENOENT ? 0 : fk_fail_errno(-errno, "can't drop %s", id);
@@ -807,9 +805,20 @@ int flk_state_drop(const char *id)
             fk_state_tidy(walk.name);
     }
     fk_state_walk_end(&walk);
-    if (done)
+    return code < 0 ? code : done;
+}
+
+int flk_state_drop(const char *id)
+{
+    FK_ENTER();
+    int code = check_id(id);
+    if (code == 0)
+        code = fk_state_unlink(id);
+    if (code > 0)
         fk_state_forget(id);
-    return code < 0 ? code : done ? 0 : fk_fail(-ENOENT, "there is no state %s; it has been dropped or cleaned up", id);
+    else if (code == 0)
+        code = fk_fail(-ENOENT, "there is no state %s; it has been dropped or cleaned up", id);
+    return code < 0 ? code : 0;
 }
 
 /* ---- rows ---- */

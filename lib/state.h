@@ -57,6 +57,8 @@ int fk_state_owner_around(const char *variable, struct fk_owner *owner, const ch
 int fk_state_own_fd(const char *id);
 /* The item has gone: lets go of it, where it is one of ours. */
 void fk_state_forget(const char *id);
+/* Deletes its file, wherever that is. 1: it was there; 0: it wasn't; or an error. */
+int fk_state_unlink(const char *id);
 void fk_state_after_fork_child(void);
 
 /* ---- one item ---- */

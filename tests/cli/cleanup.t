@@ -166,6 +166,18 @@ flockctl -q reap
 log_is 1 "without a lock: flockctl reap does it"
 not_ok "with the directory" [ -e "$(cat "$T/run.dir")" ]
 
+# Those who only look have an item's lock for a moment.
+: >"$T/log"
+rm -f "$T/enough"
+background looker sh -c 'while [ ! -e "$T/enough" ]; do "$FLOCKCTL" state list >/dev/null; done'
+count=$((50 * ${STRESS_SCALE:-1}))
+for i in $(seq "$count"); do
+    flockctl run --cleanup "echo $i >>\"\$T/log\"" -- true
+done
+is "$(wc -l <"$T/log")" "$count" "state list meanwhile: at the end of each of $count commands the cleanup has run"
+: >"$T/enough"
+reap looker
+
 # In the middle of the cleanup: what the next one begins is the second attempt, when the first has ended.
 rm -f "$T/begun"
 # shellcheck disable=SC2016

@@ -186,6 +186,38 @@ run flockctl acquire x -- sh -c 'echo after >>log'
 log_is "1 2 after" "a reaper is killed: the next acquirer waits until its command has ended, and runs it again as attempt 2"
 nothing_registered
 
+# Its row is exchanged while it is cleaned up: items move along. As from another cleanup, since a resize waits for what is cleaned up.
+mkfifo go2
+rm -f begun
+hold h moved
+left --cleanup 'echo cleaned >>log; : >begun; read -r line <go2' moved
+: >log
+background r "$FLOCKCTL" reap moved
+wait_for '[ -e begun ]'
+let_go h
+run env FLOCKCTL_STATE_ID=another "$FLOCKCTL" resize moved 3
+is "$status" 0 "resize, while one is cleaned up"
+timeout 10 sh -c 'echo >go2'
+reap r
+is "$status" 0 "the reaper goes on"
+nothing_registered " of a row that was exchanged"
+run flockctl acquire moved -- sh -c 'echo after >>log'
+log_is "cleaned after" "it is cleaned up once"
+
+# ---- damaged ----
+
+start_owner
+for change in 's/^boot=.*/boot=/' 's/^boot=.*/boot=0123/' '/^boot=/d' 's/^pid=.*/pid=x/'; do
+    id=$(flockctl state add --owner "$owner" --cleanup 'echo acted >>log' x)
+    sed -i "$change" "$FLOCKCTL_DIR/rows/x/state/$id"
+    : >log
+    run flockctl reap x
+    is "$status" 125 "an owner that can't be told ($change): reap says so"
+    log_is "" "and doesn't act"
+    flockctl state drop "$id"
+done
+end_owner
+
 # ---- signals ----
 
 rm -f begun
