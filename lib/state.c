@@ -293,8 +293,7 @@ void fk_item_clear(struct fk_item *item)
 {
     free(item->memory);
     free(item->paths);
-    item->memory = NULL;
-    item->paths = NULL;
+    *item = (struct fk_item){0}; /* all else points into what is gone */
 }
 
 int fk_item_complain(const char *name, const char *id, int code)
