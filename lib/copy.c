@@ -336,7 +336,7 @@ int fk_copy_file_keep(struct fk_copy_file *file, size_t size)
 
 size_t fk_copy_file_kept(const struct fk_copy_file *file, const char **bytes)
 {
-    *bytes = file->kept;
+    *bytes = file->kept ? file->kept : "";
     return file->n_kept;
 }
 
