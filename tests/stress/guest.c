@@ -187,6 +187,8 @@ static int use_in_child(unsigned number)
     for (unsigned i = 0; i < NAMES; i++)
         if (flk_held(name_of(i)))
             return 10;
+    if (!test_child_may_allocate())
+        return 0;
     int code = flk_acquire(name_of(number), 0, 0, &hold);
     if (code == 0)
         flk_hold_release(hold);

@@ -171,14 +171,21 @@ void test_stop(pid_t pid)
         bail_out("%d can't be stopped", (int)pid);
 }
 
-bool test_is_slow(void)
+bool test_child_may_allocate(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return true;
+    return false;
 #else
+    return true;
+#endif
+}
+
+bool test_is_slow(void)
+{
+    if (!test_child_may_allocate())
+        return true;
     const char *preload = getenv("LD_PRELOAD");
     return preload && strstr(preload, "vgpreload");
-#endif
 }
 
 bool test_readable(int fd, int ms)

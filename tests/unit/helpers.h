@@ -38,6 +38,8 @@ int test_reap(pid_t pid);
 void test_stop(pid_t pid);
 /* Valgrind and the sanitizers take several times as long. */
 bool test_is_slow(void);
+/* After a fork amid threads. The sanitizers' allocators aren't kept whole across it: a lock of theirs may never be free again. */
+bool test_child_may_allocate(void);
 /* Is fd readable within so many ms? */
 bool test_readable(int fd, int ms);
 

@@ -270,7 +270,7 @@ static void fork_amid_everything(void)
     for (; forks < least || !all_went_on(seen); forks++) {
         pid_t pid = tap_fork();
         if (pid == 0)
-            _exit(look_at_descriptors(false) ? 100 : forks % 4 == 0 && !test_is_slow() ? use_in_child() : 0);
+            _exit(look_at_descriptors(false) ? 100 : forks % 4 == 0 && test_child_may_allocate() ? use_in_child() : 0);
         int status = test_reap(pid);
         leaks += status == 100;
         unusable += status != 0 && status != 100;
