@@ -101,6 +101,17 @@ static void got_alone(struct worker *worker, unsigned number)
     worker->lock = number;
 }
 
+static void close_event(struct worker *worker)
+{
+    int before;
+    if (worker->event < 0)
+        return;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before); /* cancelled in close(), nobody knows whether it is closed */
+    close(worker->event);
+    worker->event = -1;
+    pthread_setcancelstate(before, &before);
+}
+
 static void give_back(void *data)
 {
     struct worker *worker = data;
@@ -111,9 +122,7 @@ static void give_back(void *data)
     worker->hold = NULL;
     flk_request_cancel(worker->request);
     worker->request = NULL;
-    if (worker->event >= 0)
-        close(worker->event);
-    worker->event = -1;
+    close_event(worker);
 }
 
 static void acquire_one(struct worker *worker, enum action action, int64_t timeout_ms)
