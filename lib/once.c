@@ -21,7 +21,7 @@
 static struct fk_stamp_spec *stamp_of(const struct fk_once *once, const struct fk_build *build,
                                       struct fk_stamp_spec *stamp)
 {
-    *stamp = (struct fk_stamp_spec){.key = build->key, .notes = build->notes};
+    *stamp = (struct fk_stamp_spec){.key = build->key};
     bool only_age = !once->wanted.key && once->wanted.max_age_ms;
     return build->key || only_age ? stamp : NULL;
 }
@@ -56,7 +56,7 @@ static void leave_failure(const struct fk_once *once, const struct fk_build *bui
 static int run(const struct fk_once *once, struct flk_hold **hold, struct fk_once_result *result)
 {
     FK_CLOSE_PRIVATE struct fk_private private = {.directory = -1};
-    struct fk_build build = {.hold = *hold, .key = once->wanted.key, .notes = once->notes};
+    struct fk_build build = {.hold = *hold, .key = once->wanted.key};
     int code = build_and_publish(once, &build, &private, result);
     if (code < 0 || (result->code && !build.unshared))
         leave_failure(once, &build, code < 0 ? code : result->code);

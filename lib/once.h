@@ -23,20 +23,19 @@
 #include "output.h"
 #include "stamp.h"
 
-/* One run. The builder may change key and notes, which are those of the stamp. */
+/* One run. The builder may change the key, which is the stamp's. */
 struct fk_build {
     const char *path; /* to be made */
     struct flk_hold *hold;
-    const char *key, *notes;
-    bool unshared;    /* a failure isn't the fault of the build (somebody ended it): those who wait try themselves */
-    size_t length;    /* of what it has printed last, for those who wait; said NULL: nothing */
+    const char *key;
+    bool unshared; /* a failure isn't the fault of the build (somebody ended it): those who wait try themselves */
+    size_t length; /* of what it has printed last, for those who wait; said NULL: nothing */
     const char *said;
 };
 
 struct fk_once {
     const struct fk_output *output;
     struct fk_wanted wanted;
-    const char *notes; /* for the stamp; NULL: none */
     const struct flk_options *options;
     unsigned flags;    /* enum flk_once_flags */
     unsigned how;      /* enum fk_acquire_flags */

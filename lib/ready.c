@@ -182,10 +182,10 @@ static void empty(struct cds_list_head *garbage)
         free(ready);
 }
 
-/* ready: to be entered, or NULL. */
-static void replace(const char *output, struct ready *ready)
+void fk_ready_put(const char *output, const char *key, const struct fk_identity *identity)
 {
     struct cds_list_head garbage;
+    struct ready *ready = make(output, key, identity);
     fk_registry_lock();
     struct ready *old = find(output);
     if (ready)
@@ -195,16 +195,6 @@ static void replace(const char *output, struct ready *ready)
     take_retired(&garbage);
     fk_registry_unlock();
     empty(&garbage);
-}
-
-void fk_ready_put(const char *output, const char *key, const struct fk_identity *identity)
-{
-    replace(output, make(output, key, identity));
-}
-
-void fk_ready_drop(const char *output)
-{
-    replace(output, NULL);
 }
 
 void fk_ready_after_raw_clone(void)

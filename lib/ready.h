@@ -30,8 +30,6 @@
 bool fk_ready_get(const char *output, const char *key, int64_t recheck_ms);
 /* It is ready for key, as the file that has this identity. Best effort: no memory, no entry. */
 void fk_ready_put(const char *output, const char *key, const struct fk_identity *identity);
-/* Whatever was known of it isn't so any more. */
-void fk_ready_drop(const char *output);
 void fk_ready_after_raw_clone(void);
 
 #endif

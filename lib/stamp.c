@@ -17,8 +17,7 @@
 #include "output.h"
 
 #define FIRST_LINE "flockctl=1\n"
-#define END "end\n"
-#define READ_FIRST 2048 /* enough for all but the notes, where the key is a digest */
+#define READ_FIRST 2048 /* enough where the key is a digest */
 #define MOST (256 << 20) /* of a stamp; a larger one is none of ours */
 
 /* ---- identity ---- */
@@ -92,7 +91,7 @@ static bool take_number(const char **at, const char *key, uint64_t *number)
     return value && end > value && *end == '\n';
 }
 
-/* What comes before the notes. False: it isn't whole, or none of ours. */
+/* False: it isn't whole, or none of ours. */
 static bool parse(struct fk_stamp *stamp)
 {
     uint64_t device, inode, size, mtime, built;
@@ -107,7 +106,6 @@ static bool parse(struct fk_stamp *stamp)
     if (!stamp->key && !take_line(&at, "keyless"))
         return false;
     stamp->text[at - 1 - stamp->text] = '\0';
-    stamp->notes = at - stamp->text;
     stamp->output = (struct fk_identity){device, inode, (off_t)size, (int64_t)mtime};
     stamp->built_ns = (int64_t)built;
     return true;
@@ -170,27 +168,6 @@ void fk_stamp_close(struct fk_stamp *stamp)
     stamp->text = NULL;
 }
 
-int fk_stamp_read_notes(const struct fk_stamp *stamp, char **notes)
-{
-    struct stat status;
-    char *text;
-    if (fstat(stamp->fd, &status) < 0)
-        return -errno;
-    size_t size = (size_t)(status.st_size - stamp->notes), end = sizeof END - 1;
-    if (status.st_size < stamp->notes || size < end)
-        return -EBADMSG;
-    text = malloc(size + 1);
-    if (!text)
-        return fk_fail(-ENOMEM, "out of memory");
-    if (pread(stamp->fd, text, size, stamp->notes) != (ssize_t)size || memcmp(text + size - end, END, end) != 0) {
-        free(text);
-        return -EBADMSG;
-    }
-    text[size - end] = '\0';
-    *notes = text;
-    return 0;
-}
-
 /* ---- keys ---- */
 
 static bool is_plain(unsigned char byte)
@@ -250,8 +227,6 @@ static void put_stamp(FILE *out, const struct fk_stamp_spec *spec)
         put_key(out, spec->key);
     else
         fputs("keyless\n", out);
-    fputs(spec->notes ? spec->notes : "", out);
-    fputs(END, out);
 }
 
 static int write_all(int fd, const char *text, size_t size)

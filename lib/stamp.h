@@ -7,7 +7,7 @@
  *   device= inode= size= mtime=    of the output, as lstat(2) has them, mtime in ns
  *   built=                         when, in ns since 1970
  *   key=                           the key, control characters, backslashes and bytes above 0x7e as \xNN; or a line "keyless"
- * and then notes: lines that only their writer understands, each beginning with a word and "=". The last line is "end".
+ * Lines behind these are passed over.
  *
  * States: absent; current, when what is at NAME is what it describes; stale, when it isn't. It is written whole beside and renamed, after
  * the output. So a crash between the two renames leaves a stale one, and the output is built again; and an output that
@@ -41,7 +41,6 @@ struct fk_stamp {
     const char *key;           /* as it stands there, in text; NULL: it was built without */
     char *text;
     int fd;
-    off_t notes; /* where they begin */
 };
 
 /* Where the stamp of that output (a path, relative to wherever) is. -ENAMETOOLONG without a sentence. */
@@ -52,8 +51,6 @@ void fk_stamp_name(const char *name, char file[NAME_MAX + 1]);
 int fk_stamp_open(int at, const char *output, struct fk_stamp *stamp);
 void fk_stamp_close(struct fk_stamp *stamp);
 bool fk_stamp_has_key(const struct fk_stamp *stamp, const char *key);
-/* All of the notes with a NUL behind them, for free(); "" when there are none. -EBADMSG without a sentence: it has no end. */
-int fk_stamp_read_notes(const struct fk_stamp *stamp, char **notes);
 /* The output was asked for. Best effort, and seldom more than a comparison. */
 void fk_stamp_use(const struct fk_stamp *stamp);
 
@@ -61,8 +58,7 @@ int64_t fk_stamp_now(void); /* in ns since 1970 */
 
 struct fk_stamp_spec {
     struct fk_identity output;
-    const char *key;   /* NULL: none was given */
-    const char *notes; /* whole lines; NULL: none */
+    const char *key; /* NULL: none was given */
 };
 /* As a new file of that name, on disk when it comes back. A negative errno without a sentence; the file may be there then. */
 int fk_stamp_write(int directory, const char *file, const struct fk_stamp_spec *spec);

@@ -55,10 +55,6 @@ static void keys(void)
     ok(fk_ready_get(path, "two", -1) && !fk_ready_get(path, "one", -1), "a new key takes the place of the old one");
     put("keys", NULL);
     ok(fk_ready_get(path, NULL, -1) && !fk_ready_get(path, "two", -1), "one entered without a key is ready without one");
-    fk_ready_drop(path);
-    ok(!fk_ready_get(path, NULL, -1), "dropped: not ready");
-    fk_ready_drop(path);
-    ok(!fk_ready_get(path, NULL, -1), "which may be done twice");
 }
 
 static void put_time(const char *path, int64_t ns)
@@ -299,8 +295,6 @@ static void *change_all(void *data)
     for (unsigned i = (unsigned)(uintptr_t)data; !atomic_load(&enough); i++) {
         const char *path = paths[i % OUTPUTS];
         fk_ready_put(path, path == paths[0] ? NULL : i % 3 ? "a key" : "another key", &identity);
-        if (path != paths[0] && i % 5 == 0)
-            fk_ready_drop(path);
     }
     return NULL;
 }
