@@ -43,3 +43,18 @@ void fk_json_time(FILE *out, int64_t ms)
     else
         fputs("null", out);
 }
+
+void fk_json_put_text(FILE *out, const char *key, const char *text)
+{
+    fprintf(out, ",\"%s\":", key);
+    if (text && *text)
+        fk_json_string(out, text);
+    else
+        fputs("null", out);
+}
+
+void fk_json_put_time(FILE *out, const char *key, int64_t ms)
+{
+    fprintf(out, ",\"%s\":", key);
+    fk_json_time(out, ms);
+}

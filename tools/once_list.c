@@ -160,15 +160,10 @@ static bool print_table(const struct lines *lines)
 
 static void put_found(const struct found_output *found)
 {
-    printf(",\"size\":%llu,\"built\":", found ? (unsigned long long)found->size : 0);
-    fk_json_time(stdout, found ? found->built_ms : 0);
-    printf(",\"used\":");
-    fk_json_time(stdout, found ? found->used_ms : 0);
-    printf(",\"key\":");
-    if (found && *found->key)
-        fk_json_string(stdout, found->key);
-    else
-        printf("null");
+    printf(",\"size\":%llu", found ? (unsigned long long)found->size : 0);
+    fk_json_put_time(stdout, "built", found ? found->built_ms : 0);
+    fk_json_put_time(stdout, "used", found ? found->used_ms : 0);
+    fk_json_put_text(stdout, "key", found ? found->key : NULL);
 }
 
 static void put_pids(const struct line *line)

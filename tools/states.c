@@ -30,28 +30,13 @@ const char *states_purpose(const struct flk_state *state, char *text, size_t siz
     return text;
 }
 
-static void put_text(const char *key, const char *text)
-{
-    printf(",\"%s\":", key);
-    if (text && *text)
-        fk_json_string(stdout, text);
-    else
-        fputs("null", stdout);
-}
-
-static void put_time(const char *key, int64_t ms)
-{
-    printf(",\"%s\":", key);
-    fk_json_time(stdout, ms);
-}
-
 void states_put_json(const struct flk_state *state)
 {
     printf("\"id\":");
     fk_json_string(stdout, state->id);
-    put_text("name", state->name);
-    put_text("label", state->label);
-    put_text("command", state->command);
+    fk_json_put_text(stdout, "name", state->name);
+    fk_json_put_text(stdout, "label", state->label);
+    fk_json_put_text(stdout, "command", state->command);
     printf(",\"paths\":[");
     for (size_t i = 0; state->paths[i]; i++) {
         fputs(i ? "," : "", stdout);
@@ -62,12 +47,12 @@ void states_put_json(const struct flk_state *state)
     else
         printf("],\"owner\":null");
     printf(",\"alive\":%s", state->alive ? "true" : "false");
-    put_text("state", states_word(state));
-    put_text("reason", state->reason);
+    fk_json_put_text(stdout, "state", states_word(state));
+    fk_json_put_text(stdout, "reason", state->reason);
     printf(",\"attempts\":%u,\"failures\":%u", state->attempts, state->failures);
-    put_time("since", state->since_ms);
-    put_time("retry", state->retry_ms);
-    put_text("problem", state->problem);
+    fk_json_put_time(stdout, "since", state->since_ms);
+    fk_json_put_time(stdout, "retry", state->retry_ms);
+    fk_json_put_text(stdout, "problem", state->problem);
 }
 
 void states_tell(const struct flk_state *state, enum fk_reap_result result, const char *detail, void *data)

@@ -22,11 +22,7 @@ static void show_json(struct tally *tally, const struct flk_state *state, enum f
 {
     printf("%s{", tally->shown++ ? "," : "");
     states_put_json(state);
-    printf(",\"detail\":");
-    if (detail)
-        fk_json_string(stdout, detail);
-    else
-        printf("null");
+    fk_json_put_text(stdout, "detail", detail);
     printf(",\"result\":\"%s\"}", result == FK_REAP_WOULD ? "would" : result_words[result]);
 }
 

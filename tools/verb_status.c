@@ -196,15 +196,6 @@ static bool print_table(const struct options *options, struct flk_row **rows)
 
 /* ---- JSON ---- */
 
-static void put_text(const char *key, const char *text)
-{
-    printf(",\"%s\":", key);
-    if (text && *text)
-        fk_json_string(stdout, text);
-    else
-        fputs("null", stdout);
-}
-
 static void put_number(const char *key, unsigned long long number)
 {
     if (number)
@@ -227,11 +218,10 @@ static void put_holder(const struct flk_holder *who)
         printf("\"pid\":null");
     put_number("start_time", who->start_time);
     put_number("pid_namespace", who->pid_namespace);
-    put_text("command", who->command);
-    put_text("label", who->label);
-    put_text("id", who->id);
-    printf(",\"since\":");
-    fk_json_time(stdout, who->since_ms);
+    fk_json_put_text(stdout, "command", who->command);
+    fk_json_put_text(stdout, "label", who->label);
+    fk_json_put_text(stdout, "id", who->id);
+    fk_json_put_time(stdout, "since", who->since_ms);
     put_bool("acquirer", who->acquirer);
     put_bool("shared", who->shared);
     put_bool("stopped", who->stopped);
@@ -241,7 +231,7 @@ static void put_holder(const struct flk_holder *who)
 static void put_slot(const struct flk_slot *slot)
 {
     printf("{\"slot\":%u,\"state\":\"%s\"", slot->number, state_names[slot->state]);
-    put_text("value", slot->value);
+    fk_json_put_text(stdout, "value", slot->value);
     printf(",\"holders\":[");
     for (size_t i = 0; i < slot->n_holders; i++) {
         printf("%s{", i ? "," : "");
@@ -256,8 +246,7 @@ static void put_slot(const struct flk_slot *slot)
     } else {
         printf("null");
     }
-    printf(",\"blocked\":");
-    fk_json_time(stdout, slot->blocked_ms);
+    fk_json_put_time(stdout, "blocked", slot->blocked_ms);
     putchar('}');
 }
 
@@ -289,7 +278,7 @@ static void put_row(const struct flk_row *row)
         put_waiter(row->waiters[i]);
     }
     putchar(']');
-    put_text("problem", row->problem);
+    fk_json_put_text(stdout, "problem", row->problem);
 }
 
 /* The index behind the row and those under it. */
