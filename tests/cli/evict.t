@@ -130,18 +130,17 @@ is "$status" 1 "nor itself"
 like "$err" "is left alone: it is this process" "which it says"
 
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-    chmod 755 "$T"
+    tool_for_others
     mkdir "$T/theirs"
-    cp "$FLOCKCTL" "$T/tool"
     chown 64321:64321 "$T/theirs"
     as_user() {
         FLOCKCTL_DIR=$T/theirs/root setpriv --reuid 64321 --regid 64321 --clear-groups "$@"
     }
-    as_user "$T/tool" define theirs --slots 1
+    as_user "$FLOCKCTL" define theirs --slots 1
     background roots sh -c 'exec 9<>"$1"; flock -n 9 || exit; : >"$2"; exec sleep 1000' sh \
         "$T/theirs/root/rows/theirs/slots/0" "$T/roots.held"
     has_it roots
-    run as_user "$T/tool" evict -y theirs
+    run as_user "$FLOCKCTL" evict -y theirs
     is "$status" 1 "what another user has remains"
     like "$err" "1 more has the lock that can't be evicted from here" "and that is said"
     kill "$roots_pid"

@@ -260,11 +260,9 @@ is "$status|$err" "0|" "HOME, XDG_RUNTIME_DIR and TMPDIR that aren't there"
 PATH=$PATH:/usr/sbin:/sbin
 if [ "$(id -u)" = 0 ] && setpriv --reuid=64123 --regid=64123 --clear-groups true 2>/dev/null; then
     user=64123
-    chmod 711 "$T"
-    mkdir "$T/user" "$T/bin"
-    cp "$FLOCKCTL" "$T/bin/flockctl"
+    tool_for_others
+    mkdir "$T/user"
     chown $user "$T/user"
-    FLOCKCTL=$T/bin/flockctl
     as_user() {
         setpriv --reuid=$user --regid=$user --clear-groups env -u FLOCKCTL_CONFIG FLOCKCTL_DIR="$T/user/root" "$@"
     }

@@ -193,37 +193,36 @@ fi
 # ---- other users, hidden processes ----
 
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-    chmod 755 "$T"
+    tool_for_others
     mkdir "$T/theirs"
-    cp "$FLOCKCTL" "$T/tool"
     chown 64321:64321 "$T/theirs"
     as_user() {
         FLOCKCTL_DIR=$T/theirs/root setpriv --reuid 64321 --regid 64321 --clear-groups "$@"
     }
-    as_user "$T/tool" define mine --slots 1
-    as_user "$T/tool" define roots --slots 1
+    as_user "$FLOCKCTL" define mine --slots 1
+    as_user "$FLOCKCTL" define roots --slots 1
     mkfifo "$T/theirs/go"
     chown 64321 "$T/theirs/go"
-    FLOCKCTL_DIR=$T/theirs/root background mine setpriv --reuid 64321 --regid 64321 --clear-groups "$T/tool" acquire mine -- \
+    FLOCKCTL_DIR=$T/theirs/root background mine setpriv --reuid 64321 --regid 64321 --clear-groups "$FLOCKCTL" acquire mine -- \
         sh -c 'sleep 1000 & echo $! >"$1/heir"; : >"$1/held"; wait' sh "$T/theirs"
     background roots sh -c 'exec 9<>"$1"; flock -n 9 || exit; : >"$2"; exec sleep 1000' sh \
         "$T/theirs/root/rows/roots/slots/0" "$T/roots.held"
     has_it roots
     wait_for '[ -e "$T/theirs/held" ]'
-    look=$(as_user "$T/tool" status)
+    look=$(as_user "$FLOCKCTL" status)
     like "$look" "^mine +0 +held +$mine_pid " "an ordinary user sees what is theirs"
     like "$look" '^roots +0 +held +\? .*a process that we may not see' "and that root has the other one, not who"
-    is "$(as_user "$T/tool" holders roots 2>&1 | cut -c1-40)" "flockctl: 1 more that have no number her" "holders counts it"
-    run as_user "$T/tool" -q status roots
+    is "$(as_user "$FLOCKCTL" holders roots 2>&1 | cut -c1-40)" "flockctl: 1 more that have no number her" "holders counts it"
+    run as_user "$FLOCKCTL" -q status roots
     is "$status" 1 "and -q says that it is taken"
     kill -9 "$mine_pid"
     heir=$(cat "$T/theirs/heir")
-    wait_for '[ "$(as_user "$T/tool" holders mine)" = "$heir" ]'
-    like "$(as_user "$T/tool" status mine)" "^mine +0 +inherited +$heir " "the child that keeps it, when its acquirer is dead"
+    wait_for '[ "$(as_user "$FLOCKCTL" holders mine)" = "$heir" ]'
+    like "$(as_user "$FLOCKCTL" status mine)" "^mine +0 +inherited +$heir " "the child that keeps it, when its acquirer is dead"
     FLOCKCTL_DIR=$T/theirs/root
     if unshare -m --propagation private mount -t proc -o hidepid=2 proc /proc 2>/dev/null; then
         look=$(unshare -m --propagation private sh -c 'mount -t proc -o hidepid=2 proc /proc && shift &&
-            exec setpriv --reuid 64321 --regid 64321 --clear-groups "$@"' sh - "$T/tool" status)
+            exec setpriv --reuid 64321 --regid 64321 --clear-groups "$@"' sh - "$FLOCKCTL" status)
         like "$look" "^mine +0 +inherited +$heir " "with hidepid=2 the same: our own"
         like "$look" '^roots +0 +held +\? .*a process that we may not see' "and what is hidden is not taken for dead"
     else
