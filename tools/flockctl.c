@@ -79,7 +79,7 @@ const struct verb *nearest_verb(const char *name)
     unsigned shortest = 3; /* further away it is another word */
     for (size_t i = 0; verbs[i]; i++) {
         unsigned letters = distance(name, verbs[i]->name);
-        if (letters < shortest && letters < strlen(name)) {
+        if (letters < shortest && 2 * letters < strlen(name)) {
             shortest = letters;
             nearest = verbs[i];
         }

@@ -357,6 +357,8 @@ static int tell_or_forget(const struct options *options)
                                  : "a command");
     else if (misplaced)
         complain("%s builds and runs nothing; leave --%s out", form, misplaced);
+    else if (options->list && options->wait_ms != FLK_FOREVER)
+        complain("--list waits for nothing; leave --%s out", options->wait_ms ? "wait" : "nonblock");
     else if (options->forget && options->json)
         complain("--json is about --list; leave it out");
     else if (check_operands(&verb_once, options, 0, options->list))

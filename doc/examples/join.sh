@@ -4,6 +4,10 @@
 # join.sh NAME COMMAND [ARG]...: runs COMMAND with a slot of NAME, taken by hand: no process of flockctl stays around. Exits
 # with 75 when none is free. It doesn't queue; who wants to: flockctl acquire --while $$ NAME
 set -eu
+if [ $# -lt 2 ]; then
+    echo "usage: join.sh NAME COMMAND [ARG]..." >&2
+    exit 125
+fi
 name=$1
 shift
 : "${FLOCKCTL:=flockctl}"

@@ -211,6 +211,8 @@ join() {
     not_ok "$name: fails when its command does" [ "$status" = 0 ]
     run flockctl acquire "$name-2:all" -- "$script" "$name-2" true
     is "$status" 75 "$name: refused when both slots are held"
+    run "$script" "$name"
+    like "$err" "$name NAME COMMAND" "$name: without a command it says how it is used"
 }
 
 if command -v flock >/dev/null; then

@@ -150,6 +150,7 @@ bad 125 'there is no verb "podman"; did you mean: flockctl acquire podman -- ' p
 bad 125 'there is no verb "frobnicate"; all of them: flockctl help' frobnicate
 bad 125 'flockctl acquire NAME -- COMMAND' -q
 bad 125 'no verb "acquir"; did you mean acquire' help acquir
+bad 125 'no verb "foo"; all of them: flockctl help' help foo
 bad 125 'no verb "a.x1b"' "a$escape"
 bad 125 'supervise is for programs that use libflockctl' supervise
 bad 125 'supervise is for programs that use libflockctl' supervise 1

@@ -120,6 +120,8 @@ is "$status:$(cat one)" "0:anew" "so it is built again"
 run flockctl once --forget tree
 is "$status:$(ls -A | grep -c tree)" "0:0" "a directory is forgotten as well"
 bad 125 "list builds and runs nothing; leave --report out" once --list --report "$T/report"
+bad 125 "list waits for nothing; leave --nonblock out" once --list -n
+bad 125 "list waits for nothing; leave --wait out" once --list -w 3
 bad 125 "forget builds and runs nothing; leave --key out" once --forget tree --key k
 bad 125 "--json is about --list" once --forget tree --json
 run flockctl once --forget nothing
