@@ -100,8 +100,9 @@ full_pipe() {
 # From here on $FLOCKCTL is one that other users can get to, which the build tree may not be.
 tool_for_others() {
     chmod 755 "$T"
-    cp "$FLOCKCTL" "$T/tool"
-    FLOCKCTL=$T/tool
+    mkdir "$T/tool"
+    cp "$FLOCKCTL" "$T/tool/flockctl"
+    FLOCKCTL=$T/tool/flockctl
 }
 
 # log_is WANTED NAME: the words of $T/log
