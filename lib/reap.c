@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +32,6 @@
 #define LONGEST_LOOK (50 * FK_MS)
 #define WAIT_BEYOND (15 * FK_SECOND) /* how much longer than a command may take somebody else's is waited for */
 #define REST_EVERY (60 * FK_SECOND)
-#define LOCK_TRIES 20
 #define OWN_PATIENCE (10 * FK_SECOND)  /* with those that have the lock of what is ours: they merely look */
 #define STRAY_PATIENCE FK_SECOND       /* with a row that is being exchanged or removed */
 
@@ -121,19 +119,21 @@ static int64_t pause_after(unsigned failures)
     return pause < LONGEST_PAUSE ? pause : LONGEST_PAUSE;
 }
 
+/* Others needn't wait for it while somebody is told, who may not read that (a pipe that is full). */
+static void let_go(struct fk_reap *reap)
+{
+    bool own = reap->fd == fk_state_own_fd(reap->id);
+    flock(reap->fd, own ? LOCK_SH | LOCK_NB : LOCK_UN);
+}
+
 static void fail_item(struct fk_reap *reap, const char *detail)
 {
     reap->item.failures++;
     reap->item.retry_ns = wall_ns() + pause_after(reap->item.failures);
     fk_item_update(reap->fd, &reap->item);
+    let_go(reap);
     tell(reap, FK_REAP_FAILED, detail);
     put_down(reap);
-}
-
-static bool is_gone(int fd)
-{
-    struct stat status;
-    return fstat(fd, &status) < 0 || status.st_nlink == 0;
 }
 
 /* Its row may have been resized or removed meanwhile, and the item moved along. */
@@ -141,7 +141,7 @@ static void unlink_item(const struct fk_reap *reap)
 {
     if (unlinkat(reap->walk.directory, reap->id, 0) == 0 || errno != ENOENT)
         return;
-    for (int64_t until = fk_now() + STRAY_PATIENCE; !is_gone(reap->fd) && fk_now() < until; fk_poll_until(NULL, 0, fk_now() + FIRST_LOOK))
+    for (int64_t until = fk_now() + STRAY_PATIENCE; !fk_item_is_gone(reap->fd) && fk_now() < until; fk_poll_until(NULL, 0, fk_now() + FIRST_LOOK))
         fk_state_unlink(reap->id);
 }
 
@@ -311,27 +311,6 @@ static void begin_item(struct fk_reap *reap)
 
 /* ---- whose is it, and may we ---- */
 
-enum grip {
-    OURS,      /* LOCK_EX */
-    OWNERS,    /* somebody has LOCK_SH */
-    REAPERS,   /* somebody has LOCK_EX */
-};
-
-/* One that merely looks has LOCK_SH for a moment, and keeps LOCK_EX from us; so it is tried some times. */
-static enum grip grip(int fd)
-{
-    for (int tries = 0; tries < LOCK_TRIES; tries++) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-            return OURS;
-        if (flock(fd, LOCK_SH | LOCK_NB) < 0)
-            return REAPERS;
-        flock(fd, LOCK_UN);
-        if (tries > 2)
-            sched_yield();
-    }
-    return OWNERS;
-}
-
 static bool is_this_process(const struct fk_owner *owner)
 {
     const struct fk_owner *self;
@@ -355,26 +334,18 @@ static void note_busy(struct fk_reap *reap)
     reap->busy[reap->n_busy++].until = until;
 }
 
-static enum grip grip_within(int fd, int64_t patience)
+static enum fk_grip grip_within(int fd, int64_t patience)
 {
     int64_t until = fk_now() + patience;
-    enum grip how = grip(fd);
-    for (; how != OURS && fk_now() < until; how = grip(fd))
+    enum fk_grip how = fk_item_grip(fd, true);
+    for (; how != FK_GRIP_OURS && fk_now() < until; how = fk_item_grip(fd, true))
         fk_poll_until(NULL, 0, fk_now() + FIRST_LOOK);
     return how;
 }
 
-/* Of the owner's that holds its lock: unless it is exiting, and lets go in a moment. */
-static bool is_alive(struct fk_reap *reap, enum grip how)
-{
-    if (how == OWNERS && fk_owner_judge(&reap->item.owner, PATIENCE_MS, &reap->reason) == FK_DEAD &&
-        grip(reap->fd) == OURS)
-        return false;
-    return fk_item_judge(&reap->item, how == OWNERS, PATIENCE_MS, &reap->reason) != FK_DEAD;
-}
-
-/* True: its owner is dead, and LOCK_EX is ours. */
-static bool take_item(struct fk_reap *reap)
+/* True: its owner is dead, and LOCK_EX is ours if we keep it. Its lock is tried only then: one that is alive is never locked, not for
+ * a moment; and a process that is proven dead has let go of its own. */
+static bool take_item(struct fk_reap *reap, bool keep)
 {
     const struct fk_item *item = &reap->item;
     bool own = is_this_process(&item->owner);
@@ -385,24 +356,23 @@ static bool take_item(struct fk_reap *reap)
             fk_fd_close(&reap->fd);
             reap->fd = fd;
         }
-        return own && grip_within(reap->fd, OWN_PATIENCE) == OURS;
+        return own && grip_within(reap->fd, OWN_PATIENCE) == FK_GRIP_OURS;
     }
-    if (own || (!item->held && fk_item_judge(item, false, PATIENCE_MS, &reap->reason) != FK_DEAD)) {
+    if (own || fk_item_judge(item, false, PATIENCE_MS, &reap->reason) != FK_DEAD) {
         tell(reap, FK_REAP_ALIVE, reap->reason);
         return false;
     }
-    enum grip how = grip(reap->fd);
-    if (how == REAPERS) {
+    enum fk_grip how = fk_item_grip(reap->fd, keep);
+    if (how == FK_GRIP_OWNERS) {
+        fk_item_judge(item, true, 0, &reap->reason);
+        tell(reap, FK_REAP_ALIVE, reap->reason);
+    } else if (how == FK_GRIP_REAPERS) {
         if ((reap->spec.flags & FK_REAP_WAIT) && (reap->until == 0 || fk_now() < reap->until))
             note_busy(reap);
         else
             tell(reap, FK_REAP_BUSY, "it is being cleaned up");
-        return false;
     }
-    bool alive = (item->held || how == OWNERS) && is_alive(reap, how);
-    if (alive)
-        tell(reap, FK_REAP_ALIVE, reap->reason);
-    return !alive;
+    return how == FK_GRIP_OURS;
 }
 
 /* It has failed, and it isn't yet time; or somebody else has tried it since we were asked to. */
@@ -446,14 +416,19 @@ static void see_to(struct fk_reap *reap)
         tell(reap, FK_REAP_DAMAGED, flk_error_detail());
         return;
     }
-    if (read_item(reap, false) < 0 || !take_item(reap)) {
+    if (read_item(reap, false) < 0) {
         put_down(reap);
-    } else if (is_gone(reap->fd)) {
+        return;
+    }
+    bool early = is_early(reap), dry_run = reap->spec.flags & FK_REAP_DRY_RUN;
+    if (!take_item(reap, !early && !dry_run)) {
+        put_down(reap);
+    } else if (fk_item_is_gone(reap->fd)) {
         reap->remaining--;
         put_down(reap);
     } else if (read_item(reap, true) < 0) {
         put_down(reap);
-    } else if (is_early(reap)) {
+    } else if (early || is_early(reap)) {
         tell(reap, FK_REAP_LATER, "its pause isn't over");
         put_down(reap);
     } else {

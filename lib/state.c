@@ -34,6 +34,9 @@
 #define LATCH_PATIENCE (10 * FK_SECOND)
 #define FORMAT 1
 #define HEAD_SIZE 1024 /* the owner stands in it, whatever the rest */
+#define LOOK_PATIENCE (100 * FK_MS) /* with one that was stopped while it looked */
+#define LOOK_PAUSE (FK_MS / 5)
+#define LOOK_YIELDS 3
 
 static const char head_format[] = "state=%u\nattempts=%010u\nfailures=%010u\nretry=%020" PRIu64 "\nran=%u\n";
 
@@ -311,6 +314,48 @@ int fk_item_complain(const char *name, const char *id, int code)
                        "then: flockctl state drop %s",
                        root, above, row, id, id);
     return fk_fail_errno(code, "can't read %s%s%s/state/%s", root, above, row, id);
+}
+
+/* False: somebody doesn't go on. It is done without, then, and what that one has shows. */
+static bool begin_look(int fd)
+{
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int64_t until = fk_now() + LOOK_PATIENCE;
+    bool mine;
+    for (int tries = 0; !(mine = fcntl(fd, F_OFD_SETLK, &all) == 0) && errno == EAGAIN && fk_now() < until; tries++) {
+        if (tries < LOOK_YIELDS)
+            sched_yield();
+        else
+            fk_poll_until(NULL, 0, fk_now() + LOOK_PAUSE);
+    }
+    return mine;
+}
+
+static void end_look(int fd)
+{
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    fcntl(fd, F_OFD_SETLK, &all);
+}
+
+/* With LOCK_SH no reaper is in the way, so who keeps it from becoming LOCK_EX is an owner. A reaper may have ended since the first try. */
+enum fk_grip fk_item_grip(int fd, bool keep)
+{
+    bool looking = begin_look(fd);
+    enum fk_grip grip = flock(fd, LOCK_EX | LOCK_NB) == 0   ? FK_GRIP_OURS
+                        : flock(fd, LOCK_SH | LOCK_NB) < 0  ? FK_GRIP_REAPERS
+                        : flock(fd, LOCK_EX | LOCK_NB) == 0 ? FK_GRIP_OURS
+                                                            : FK_GRIP_OWNERS;
+    if (grip == FK_GRIP_OWNERS || (grip == FK_GRIP_OURS && !keep))
+        flock(fd, LOCK_UN);
+    if (looking)
+        end_look(fd);
+    return grip;
+}
+
+bool fk_item_is_gone(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) < 0 || status.st_nlink == 0;
 }
 
 enum fk_life fk_item_judge(const struct fk_item *item, bool locked, int patience_ms, const char **reason)
@@ -719,17 +764,11 @@ void fk_state_walk_end(struct fk_state_walk *walk)
 
 /* ---- list ---- */
 
-/* Locked by its owner, or being cleaned up (FK_STOPPED stands for that). */
-static bool is_locked(int fd, bool *cleaning)
+/* To be looked at alone, which takes write access; on a read-only file system nobody registers or cleans up. */
+static int open_item(int directory, const char *id)
 {
-    *cleaning = false;
-    if (flock(fd, LOCK_SH | LOCK_NB) < 0) {
-        *cleaning = true;
-        return true;
-    }
-    bool locked = flock(fd, LOCK_EX | LOCK_NB) < 0;
-    flock(fd, LOCK_UN);
-    return locked;
+    int fd = fk_fd_open(directory, id, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+    return fd == -EROFS ? fk_fd_open(directory, id, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0) : fd;
 }
 
 static int show_item(const struct fk_state_walk *walk, const char *id,
@@ -738,9 +777,8 @@ static int show_item(const struct fk_state_walk *walk, const char *id,
     struct fk_item item;
     struct flk_state state = {.id = id, .name = walk->name, .label = "", .command = "", .alive = 1};
     static const char *const none[] = {NULL};
-    bool cleaning = false;
     state.paths = none;
-    FK_CLOSE_FD int fd = fk_fd_open(walk->directory, id, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    FK_CLOSE_FD int fd = open_item(walk->directory, id);
     if (fd == -ENOENT)
         return 0;
     int code = fd < 0 ? fd : fk_item_read(fd, true, &item);
@@ -750,9 +788,13 @@ static int show_item(const struct fk_state_walk *walk, const char *id,
         state.reason = "its owner isn't known";
         return each(&state, data);
     }
-    bool own = fk_state_own_fd(id) >= 0, locked = own || is_locked(fd, &cleaning);
-    state.alive = fk_item_judge(&item, locked && !cleaning, 0, &state.reason) != FK_DEAD;
-    state.cleaning = cleaning;
+    enum fk_grip grip = fk_state_own_fd(id) >= 0 ? FK_GRIP_OWNERS : fk_item_grip(fd, false);
+    state.alive = fk_item_judge(&item, grip == FK_GRIP_OWNERS, 0, &state.reason) != FK_DEAD;
+    state.cleaning = grip == FK_GRIP_REAPERS;
+    if (fk_item_is_gone(fd)) { /* and its owner may have ended since */
+        fk_item_clear(&item);
+        return 0;
+    }
     state.name = item.name;
     state.label = item.label ? item.label : "";
     state.command = item.command ? item.command : "";

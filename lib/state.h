@@ -13,9 +13,11 @@
  *
  * Locks (flock) on an item's file, all of them for as long as they matter and no longer:
  *   LOCK_SH  its owner, a process that uses this library (held=1): alive as long as anybody has that lock, in whatever
- *            namespace. Or, for a moment, somebody who wants to know whether the other lock is
+ *            namespace
  *   LOCK_EX  one that cleans it up, and the command that does; or, under its temporary name, one that looks for left-overs
- * So who gets LOCK_EX has the item for itself, and who gets neither knows that it is being cleaned up.
+ * So who gets LOCK_EX has the item for itself, and who gets neither knows that it is being cleaned up. Who only wants to know has
+ * them for a moment, and nobody is to take that for an owner or for a reaper: so these locks are tried one after the other, by
+ * who has the file's fcntl lock (F_OFD_SETLK) for the few system calls of it. One that dies or closes the file has let go of all.
  *
  * States of an item, and who may change them:
  *   (being made)  .tmp.ID beside the others, locked by its maker; unlocked: left by a killed one, deleted by the next reaper
@@ -79,6 +81,15 @@ int fk_item_read(int fd, bool whole, struct fk_item *item);
 void fk_item_clear(struct fk_item *item);
 /* Under LOCK_EX: writes back attempts, failures, retry_ns and ran. */
 int fk_item_update(int fd, const struct fk_item *item);
+enum fk_grip {
+    FK_GRIP_OURS,    /* LOCK_EX: nobody has a lock */
+    FK_GRIP_OWNERS,  /* somebody has LOCK_SH */
+    FK_GRIP_REAPERS, /* somebody has LOCK_EX */
+};
+/* Tries for LOCK_EX, and says who is in the way. keep: and has it; else nothing is locked afterwards. */
+enum fk_grip fk_item_grip(int fd, bool keep);
+/* Its file was unlinked: dropped or cleaned up since it was opened. */
+bool fk_item_is_gone(int fd);
 /* Whether its owner lives, from the look at the item's lock that the caller has had: locked by LOCK_SH or not. */
 enum fk_life fk_item_judge(const struct fk_item *item, bool locked, int patience_ms, const char **reason);
 /* Says which item and what is wrong with it. */

@@ -150,6 +150,17 @@ like "$err" "wasn't done in 0.200 s" "one that hangs is ended"
 ok "with its tree" sh -c '! kill -0 "$(cat child)" 2>/dev/null'
 ok "and given up by hand" flockctl state drop "$id"
 
+# Nobody reads what it says.
+full_pipe full
+left --cleanup "false # $(printf '%09000d' 0)" x
+background r sh -c 'exec "$FLOCKCTL" reap --json x >"$T/full"'
+wait_for 'flockctl state list | grep -q "^$id .* failing "'
+pass "one that has failed isn't kept from others while the reaper tells of it"
+kill -KILL "$r_pid"
+reap r
+exec 7>&-
+flockctl state drop "$id"
+
 if [ "$(id -u)" = 0 ]; then
     mkdir theirs
     left --path theirs x

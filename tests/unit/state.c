@@ -363,6 +363,105 @@ static void copies(void)
     is_int(flk_reap("r", 0), 1, "until nobody has");
 }
 
+/* ---- those who look on ---- */
+
+#define ONLOOKERS 4
+
+static struct looks {
+    _Atomic unsigned done, wrong, ended;
+    char example[256];
+} *looks;
+
+static void note_wrong(const struct flk_state *state)
+{
+    if (atomic_fetch_add(&looks->wrong, 1) == 0)
+        snprintf(looks->example, sizeof looks->example, "alive %d, cleaning %d: %s", state->alive, state->cleaning, state->reason);
+}
+
+static int must_be_dead(const struct flk_state *state, void *data)
+{
+    (void)data;
+    atomic_fetch_add(&looks->done, 1);
+    if (state->alive || state->cleaning)
+        note_wrong(state);
+    return 0;
+}
+
+static int must_be_alive(const struct flk_state *state, void *data)
+{
+    (void)data;
+    atomic_fetch_add(&looks->done, 1);
+    if (!state->alive || state->cleaning)
+        note_wrong(state);
+    return 0;
+}
+
+static void leave_at_once(void)
+{
+    _exit(0);
+}
+
+/* Some list it, others ask what would be cleaned up. */
+static void look_often(bool asks)
+{
+    for (int i = 0; i < 300; i++) {
+        if (flk_state_list("r", must_be_dead, NULL) < 0 || (asks && flk_reap("r", 1) != 1))
+            note_wrong(&(struct flk_state){.reason = "it isn't found"});
+    }
+    _exit(0);
+}
+
+static void onlookers(void)
+{
+    pid_t pids[ONLOOKERS];
+    *looks = (struct looks){0};
+    test_reap(start_owner(leave_at_once));
+    for (int i = 0; i < ONLOOKERS; i++)
+        if ((pids[i] = tap_fork()) == 0)
+            look_often(i % 2);
+    for (int i = 0; i < ONLOOKERS; i++)
+        test_reap(pids[i]);
+    is_int(looks->done, 300 * ONLOOKERS, "%d processes look at an item that is left, again and again", ONLOOKERS);
+    is_int(looks->wrong, 0, "none takes another for its owner, or for one that cleans up: %s", looks->example);
+    is_int(flk_reap("r", 0), 1, "nor is it locked afterwards");
+}
+
+static void own_and_drop(void)
+{
+    for (int i = 0; i < 150; i++) {
+        pid_t pid = tap_fork();
+        if (pid == 0) {
+            bool dropped = flk_state_drop(add("r", "true")) == 0;
+            _exit(!dropped);
+        }
+        if (test_reap(pid) != 0)
+            note_wrong(&(struct flk_state){.reason = "not dropped"});
+    }
+    atomic_fetch_add(&looks->ended, 1);
+    _exit(0);
+}
+
+/* An owner may end between the opening of its item and the look at it. */
+static void dropped(void)
+{
+    pid_t pids[ONLOOKERS];
+    *looks = (struct looks){0};
+    for (int i = 0; i < ONLOOKERS; i++) {
+        if ((pids[i] = tap_fork()) != 0)
+            continue;
+        if (i % 2)
+            own_and_drop();
+        while (looks->ended < ONLOOKERS / 2)
+            if (flk_state_list("r", must_be_alive, NULL) < 0)
+                note_wrong(&(struct flk_state){.reason = flk_error_detail()});
+        _exit(0);
+    }
+    for (int i = 0; i < ONLOOKERS; i++)
+        test_reap(pids[i]);
+    is_int(looks->wrong, 0, "what its owner drops before it ends is never listed as left, in %u looks: %s", looks->done, looks->example);
+    is_int(list("r").count, 0, "and nothing is");
+}
+
 static int own_elsewhere(void *data)
 {
     int *pipes = data;
@@ -421,6 +520,9 @@ int main(void)
     request_polls();
     executes();
     copies();
+    looks = test_shared(sizeof *looks);
+    onlookers();
+    dropped();
     another_namespace();
     return done_testing();
 }
