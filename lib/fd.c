@@ -134,17 +134,20 @@ int fk_fd_keep_pair(int code, int fds[2])
 
 bool (*_Atomic fk_fd_relief)(void);
 
-static int open_once(int directory, const char *path, int flags, mode_t mode)
+bool fk_fd_relieve(int code)
 {
-    fk_fd_enter();
-    return fk_fd_keep(openat(directory, path, flags | O_CLOEXEC, mode));
+    bool (*relief)(void) = code == -EMFILE || code == -ENFILE ? fk_fd_relief : NULL;
+    return relief && relief();
 }
 
 int fk_fd_open(int directory, const char *path, int flags, mode_t mode)
 {
-    int fd = open_once(directory, path, flags, mode);
-    bool (*relief)(void) = fd == -EMFILE || fd == -ENFILE ? fk_fd_relief : NULL;
-    return relief && relief() ? open_once(directory, path, flags, mode) : fd;
+    int fd;
+    do {
+        fk_fd_enter();
+        fd = fk_fd_keep(openat(directory, path, flags | O_CLOEXEC, mode));
+    } while (fk_fd_relieve(fd));
+    return fd;
 }
 
 int fk_fd_open_output(const char *path, int flags)

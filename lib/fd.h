@@ -27,6 +27,7 @@ int fk_fd_open(int directory, const char *path, int flags, mode_t mode); /* or -
 /* Set by the registry: closes what is kept open only because it may be used again, and says whether that was anything. A host
  * that has used up its limit meanwhile goes before what we like to keep. */
 extern bool (*_Atomic fk_fd_relief)(void);
+bool fk_fd_relieve(int code); /* true: code says that the limit is reached, and something was closed; try again */
 /* To write to a file that the user has named; flags beside O_WRONLY. Never hangs: -ENXIO says that it is a FIFO without a reader. */
 int fk_fd_open_output(const char *path, int flags);
 void fk_fd_close(int *fd);                                             /* sets -1; -1 is fine */

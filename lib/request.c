@@ -1261,7 +1261,6 @@ static void set_timer(struct flk_request *request, int64_t at)
     timerfd_settime(request->timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
-/* Enters what matters now. What can't be entered (out of memory) is made up for by waking at once. */
 /* Before a step, which may close what is entered: another thread could have the number then. */
 static void clear_epoll(struct flk_request *request)
 {
@@ -1270,6 +1269,7 @@ static void clear_epoll(struct flk_request *request)
     request->n_entered = 0;
 }
 
+/* Enters what matters now. What can't be entered (out of memory) is made up for by waking at once. */
 static void update_epoll(struct flk_request *request)
 {
     if (request->epoll < 0)
@@ -1291,15 +1291,33 @@ static void update_epoll(struct flk_request *request)
     set_timer(request, at);
 }
 
+static int make_epoll(void)
+{
+    int fd;
+    do {
+        fk_fd_enter();
+        fd = fk_fd_keep(epoll_create1(EPOLL_CLOEXEC));
+    } while (fk_fd_relieve(fd));
+    return fd;
+}
+
+static int make_timer(void)
+{
+    int fd;
+    do {
+        fk_fd_enter();
+        fd = fk_fd_keep(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    } while (fk_fd_relieve(fd));
+    return fd;
+}
+
 int flk_request_fd(struct flk_request *request)
 {
     FK_ENTER();
     if (request->epoll >= 0)
         return request->epoll;
-    fk_fd_enter();
-    FK_CLOSE_FD int epoll = fk_fd_keep(epoll_create1(EPOLL_CLOEXEC));
-    fk_fd_enter();
-    FK_CLOSE_FD int timer = fk_fd_keep(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    FK_CLOSE_FD int epoll = make_epoll();
+    FK_CLOSE_FD int timer = make_timer();
     if (epoll < 0 || timer < 0)
         return fk_fail_errno(epoll < 0 ? epoll : timer, "can't make a descriptor for the request");
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, timer, &(struct epoll_event){.events = EPOLLIN}) < 0)

@@ -262,18 +262,24 @@ static void release_run(struct flk_run *run)
 /* *helper: the other end of its socket. */
 static int new_run(struct flk_run **made, int *helper)
 {
-    int fds[2];
+    int code, fds[2];
     struct flk_run *run = calloc(1, sizeof *run);
     if (!run)
         return fk_fail(-ENOMEM, "out of memory");
     run->generation = fk_registry_generation();
     run->socket = -1;
     run->tool = strdup(fk_helper_tool());
-    fk_fd_enter();
-    int code = fk_fd_keep_pair(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), fds);
-    if (code < 0 || !run->tool) {
+    if (!run->tool) {
         release_run(run);
-        return code < 0 ? fk_fail_errno(code, "can't make a socket for a command") : fk_fail(-ENOMEM, "out of memory");
+        return fk_fail(-ENOMEM, "out of memory");
+    }
+    do {
+        fk_fd_enter();
+        code = fk_fd_keep_pair(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), fds);
+    } while (fk_fd_relieve(code));
+    if (code < 0) {
+        release_run(run);
+        return fk_fail_errno(code, "can't make a socket for a command");
     }
     run->socket = fds[0];
     *helper = fds[1];

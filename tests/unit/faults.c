@@ -254,12 +254,35 @@ static void descriptors(void)
     locker_release(&holder);
 }
 
-/* The host's own limit, lowered when names are idle: what we keep for later gives way. */
-static int used_up(void *data)
+static int acquire_one_more(void)
 {
     struct flk_hold *hold;
+    int code = flk_acquire("one-more", 0, 0, &hold);
+    if (code == 0)
+        flk_hold_release(hold);
+    return code;
+}
+
+static int poll_for_one_more(void)
+{
+    struct flk_request *request;
+    int code = flk_request_start(&(struct flk_want){.name = "one-more"}, 1, NULL, 0, &request);
+    if (code < 0)
+        return code;
+    code = flk_request_fd(request);
+    flk_request_cancel(request);
+    return code < 0 ? code : 0;
+}
+
+static int run_one_more(void)
+{
+    return run_true(NULL);
+}
+
+/* The host's own limit, lowered when names are idle: what we keep for later gives way. */
+static int used_up(void *use)
+{
     char name[32];
-    (void)data;
     limit_files(1024);
     for (int i = 0; i < 50; i++) {
         snprintf(name, sizeof name, "idle%d", i);
@@ -269,12 +292,21 @@ static int used_up(void *data)
     while (open("/dev/null", O_RDONLY | O_CLOEXEC) < 256)
         next++;
     limit_files(256);
-    if (flk_acquire("one-more", 0, 0, &hold) < 0) {
-        diag("%s", flk_error_detail());
-        return 1;
-    }
-    flk_hold_release(hold);
-    return 0;
+    if ((*(int (**)(void))use)() == 0)
+        return 0;
+    diag("%s", flk_error_detail());
+    return 1;
+}
+
+static void give_way(void)
+{
+    static const struct {
+        int (*use)(void);
+        const char *what;
+    } uses[] = {{acquire_one_more, "another name"}, {poll_for_one_more, "flk_request_fd()"}, {run_one_more, "a command"}};
+    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)
+        is_int(test_in_child(used_up, (void *)&uses[i].use), 0,
+               "idle names give their descriptors back when the host has used up all others: %s", uses[i].what);
 }
 
 /* ---- RLIMIT_NPROC and the pages of a user's pipes, from which root is free ---- */
@@ -604,7 +636,7 @@ int main(void)
     by_signals(0, "without SA_RESTART");
     by_signals(SA_RESTART, "with SA_RESTART");
     descriptors();
-    is_int(test_in_child(used_up, NULL), 0, "idle names give their descriptors back when the host has used up all others");
+    give_way();
     limits_of_a_user();
     clock_steps();
     time_namespaces();
