@@ -94,8 +94,18 @@ static void forget_parent(void)
     fk_index_foreach(&names, forget_row);
 }
 
+static void forget_original(void);
+
+/* More than one: the handlers are there twice. A fork amid their registration gave the child them and a set_up() to do again. */
+static _Thread_local unsigned handlers;
+
 static void before_fork(void)
 {
+    if (handlers++ > 0)
+        return;
+    _Atomic uint64_t *page = atomic_load(&wiped_in_child);
+    if (page && !atomic_load(page)) /* whoever was in here then isn't in this process, and would be waited for in vain */
+        forget_original();
     fk_fd_before_fork(); /* first: who opens something at this moment is waited for, and nobody has to wait with us */
     pthread_mutex_lock(&lock);
     urcu_bp_before_fork();
@@ -103,6 +113,8 @@ static void before_fork(void)
 
 static void after_fork_parent(void)
 {
+    if (--handlers > 0)
+        return;
     urcu_bp_after_fork_parent();
     pthread_mutex_unlock(&lock);
     fk_fd_after_fork_parent();
@@ -110,6 +122,8 @@ static void after_fork_parent(void)
 
 static void after_fork_child(void)
 {
+    if (--handlers > 0)
+        return;
     urcu_bp_after_fork_child();
     pthread_mutex_unlock(&lock);
     fk_fd_after_fork_child();

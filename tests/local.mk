@@ -123,6 +123,7 @@ tests_stress = \
 	tests/stress/tryonce
 
 tests_unit_faults_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=clock_gettime
+tests_unit_registry_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=pthread_atfork
 tests_unit_host_LDFLAGS = $(AM_LDFLAGS) -Wl$(comma)--wrap=fk_queue_enter
 
 # It loads the shared library itself.

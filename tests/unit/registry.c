@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -225,6 +226,75 @@ static void grandchildren(void)
     flk_hold_release(hold);
 }
 
+/* What was half-done in the threads of the original is nobody's to finish. */
+static void unseen_child_forks(void)
+{
+    struct flk_hold *hold = acquire("parents", 0);
+    fk_registry_lock();
+    pid_t pid = _Fork();
+    if (pid == 0) {
+        alarm(20);
+        _exit(test_in_child(use_at_once, hold));
+    }
+    fk_registry_unlock();
+    is_int(test_reap(pid), 0, "a child of _Fork(), made while a thread was amid a call of ours, may fork at once");
+    flk_hold_release(hold);
+}
+
+/* ---- a fork amid the registration of the fork handlers: the linker puts this before libc's ---- */
+
+static void (*amid_registration)(void);
+int __real_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    void (*act)(void) = amid_registration;
+    int code = __real_pthread_atfork(prepare, parent, child);
+    amid_registration = NULL;
+    if (act)
+        act();
+    return code;
+}
+
+static int forks_later(void)
+{
+    flk_hold_release(acquire("early", 0));
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    return test_reap(pid);
+}
+
+static int early_status = -1;
+
+static void *fork_early(void *unused)
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(forks_later());
+    int fd = pidfd_open(pid, 0);
+    if (!test_readable(fd, 20000))
+        kill(pid, SIGKILL);
+    close(fd);
+    early_status = test_reap(pid);
+    return unused;
+}
+
+static void fork_in_thread(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, fork_early, NULL) == 0)
+        pthread_join(thread, NULL);
+}
+
+static int forked_early(void *unused)
+{
+    (void)unused;
+    amid_registration = fork_in_thread;
+    flk_hold_release(acquire("first", 0));
+    return early_status;
+}
+
 /* ---- threads ---- */
 
 static unsigned counter; /* not atomic on purpose: the lock guards it */
@@ -351,13 +421,16 @@ static void walk_over_holds(void)
 
 int main(void)
 {
-    tap_deadline(test_is_slow() ? 120 : 30);
+    tap_deadline(test_is_slow() ? 120 : 60);
     test_root();
+    is_int(test_in_child(forked_early, NULL), 0,
+           "a child forked while another thread registers our fork handlers can use the library, and fork");
     many_names();
     held();
     held_of_another_row();
     children();
     grandchildren();
+    unseen_child_forks();
     fork_amid_threads();
     threads_exclude_each_other();
     handed_over();
