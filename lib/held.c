@@ -205,7 +205,7 @@ static void write_covering_hold(const char *name, struct writing *writing)
         return;
     if (fk_nest_find(row, &nest) == 1) {
         write_nest(nest, row, false, writing);
-        fk_nest_free(nest, false, false);
+        fk_nest_free(nest, false);
     }
     fk_registry_unref(row);
 }

@@ -124,8 +124,14 @@ int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *
     return 0;
 }
 
-void fk_part_free(struct fk_part *part)
+void fk_part_free(struct fk_part *part, bool copy)
 {
+    void (*unref)(struct fk_row *row) = copy ? fk_row_unref_copy : fk_registry_unref;
+    fk_nest_free(part->nest, copy);
+    if (part->row)
+        unref(part->row);
+    if (part->outer)
+        unref(part->outer);
     if (part->slots != &part->only_slot) {
         free(part->slots);
         free(part->fds);
@@ -174,11 +180,7 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
     if (copy) {
         for (unsigned i = 0; inherited && i < part->count; i++)
             close(part->fds[i]);
-        fk_nest_free(part->nest, inherited, true);
-        if (part->row)
-            fk_row_unref_copy(part->row);
-        if (part->outer)
-            fk_row_unref_copy(part->outer);
+        fk_nest_end(part->nest, inherited, true);
         return;
     }
     if (part->count > 0) {
@@ -195,13 +197,9 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
         sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
     if (part->row)
         fk_queue_leave(part->row, &part->ticket);
-    fk_nest_free(part->nest, false, false);
+    fk_nest_end(part->nest, false, false);
     if (part->count > 0)
         clear_under(part, id, inherited);
-    if (part->row)
-        fk_registry_unref(part->row);
-    if (part->outer)
-        fk_registry_unref(part->outer);
 }
 
 /* ---- handed to a run ---- */
@@ -264,8 +262,9 @@ static void unref_hold(struct flk_hold *hold)
 {
     if (atomic_fetch_sub(&hold->references, 1) > 1)
         return;
+    bool copy = hold->generation != fk_registry_generation();
     for (size_t i = 0; i < hold->n_parts; i++)
-        fk_part_free(&hold->parts[i]);
+        fk_part_free(&hold->parts[i], copy);
     free(hold->parts);
     free(hold->predecessor);
     free(hold);
@@ -380,26 +379,46 @@ int64_t flk_hold_waited_ms(const struct flk_hold *hold)
     return hold->waited_ms;
 }
 
-static int inherit_one(int *fd, int on)
+static void move_up(const struct flk_hold *hold)
 {
-    if (on) {
-        *fd = fk_fd_move_up(*fd, FK_LOWEST_INHERITED);
-        fk_fd_disown(*fd);
-    } else {
-        fk_fd_own(*fd);
+    for (size_t i = 0; i < hold->n_parts; i++) {
+        struct fk_part *part = &hold->parts[i];
+        unsigned fetched = count_fetched(part);
+        for (unsigned j = 0; j < part->count; j++)
+            part->fds[j] = fk_fd_move_up(part->fds[j], FK_LOWEST_INHERITED);
+        for (unsigned j = 0; j < fetched; j++)
+            part->nest->fds[j] = fk_fd_move_up(part->nest->fds[j], FK_LOWEST_INHERITED);
     }
-    return fcntl(*fd, F_SETFD, on ? 0 : FD_CLOEXEC) < 0 ? -errno : 0;
 }
 
-static int inherit_part(struct fk_part *part, int on)
+static int inherit_one(int fd, bool on)
+{
+    on ? fk_fd_disown(fd) : fk_fd_own(fd);
+    return fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+static int inherit_part(const struct fk_part *part, bool on)
 {
     unsigned fetched = count_fetched(part);
     int code = 0;
     for (unsigned i = 0; code == 0 && i < part->count; i++)
-        code = inherit_one(&part->fds[i], on);
+        code = inherit_one(part->fds[i], on);
     for (unsigned i = 0; code == 0 && i < fetched; i++)
-        code = inherit_one(&part->nest->fds[i], on);
+        code = inherit_one(part->nest->fds[i], on);
     return code < 0 ? fk_fail_errno(code, "can't hand %s on", part->name) : 0;
+}
+
+/* Under the mutex a fork comes before or after: else the child's copy would not know which descriptors are its own. */
+static int inherit_all(struct flk_hold *hold, bool on)
+{
+    int code = 0;
+    fk_registry_lock();
+    for (size_t i = 0; code == 0 && i < hold->n_parts; i++)
+        code = inherit_part(&hold->parts[i], on);
+    if (code == 0)
+        hold->inherited = on;
+    fk_registry_unlock();
+    return code;
 }
 
 /* The generation of the process that was the first to do so; a child is another one. */
@@ -418,13 +437,12 @@ int flk_hold_inherit(struct flk_hold *hold, int on)
         return fk_fail(-EINVAL, "a forked child can't change who inherits its parent's hold");
     if (hold->inherited == (on != 0))
         return 0;
-    for (size_t i = 0; i < hold->n_parts; i++) {
-        int code = inherit_part(&hold->parts[i], on);
-        if (code < 0)
-            return code;
-    }
+    if (on)
+        move_up(hold);
+    int code = inherit_all(hold, on != 0);
+    if (code < 0)
+        return code;
     uint64_t never = 0;
-    hold->inherited = on;
     atomic_compare_exchange_strong(&handed_on_in, &never, hold->generation);
     hold->lent |= hold->inherited;
     return 0;

@@ -83,9 +83,9 @@ struct flk_hold {
 /* After the slots of part were taken, in the same section: reads what the predecessors left and writes the record text. */
 int fk_part_begin(struct fk_section *section, struct fk_part *part, const char *id, const char *text, size_t length);
 /* Ends what was begun. inherited: others have the slots too, so they are closed, not unlocked. keep: write the predecessor's
- * record back. In a copy it only frees what it keeps of rows. The part's own memory stays. */
+ * record back. In a copy it only closes what was inherited. The part's memory and its rows stay, for those who look at it still. */
 void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy);
-void fk_part_free(struct fk_part *part);
+void fk_part_free(struct fk_part *part, bool copy); /* those */
 
 /* Nobody who has inherited it needs it any more: its release unlocks for them, too. */
 void fk_hold_take_back(struct flk_hold *hold);

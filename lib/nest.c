@@ -186,27 +186,30 @@ static int make_nest(struct fk_row *row, const struct holding *holding, int *fds
     nest->fds = fds;
     int code = find_numbers(row, holding, nest->numbers);
     if (code < 0) {
-        fk_nest_free(nest, false, false);
+        fk_nest_free(nest, false);
         return code;
     }
     *out = nest;
     return 1;
 }
 
-void fk_nest_free(struct fk_nest *nest, bool handed_on, bool copy)
+void fk_nest_end(struct fk_nest *nest, bool handed_on, bool copy)
 {
-    if (!nest)
-        return;
-    for (unsigned i = 0; nest->fds && i < nest->slots; i++) {
+    for (unsigned i = 0; nest && nest->fds && i < nest->slots; i++) {
         if (!copy)
             fk_fd_close(&nest->fds[i]);
         else if (handed_on && nest->fetched)
             close(nest->fds[i]);
     }
-    if (copy)
-        fk_row_unref_copy(nest->row);
-    else
-        fk_registry_unref(nest->row);
+}
+
+void fk_nest_free(struct fk_nest *nest, bool copy)
+{
+    if (!nest)
+        return;
+    if (!copy)
+        fk_nest_end(nest, false, false);
+    (copy ? fk_row_unref_copy : fk_registry_unref)(nest->row);
     free(nest->fds);
     free(nest);
 }

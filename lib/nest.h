@@ -42,8 +42,10 @@ struct fk_nest {
 int fk_nest_find(struct fk_row *row, struct fk_nest **nest);
 /* Known by ancestry only: does its process still live and hold it? */
 bool fk_nest_stands(const struct fk_nest *nest);
-/* handed_on: what we started has the descriptors too. copy: in a forked child, whose own are closed already unless handed on. */
-void fk_nest_free(struct fk_nest *nest, bool handed_on, bool copy);
+/* Closes the descriptors. handed_on: what we started has them too. copy: in a forked child, whose own are closed already unless
+ * handed on. NULL is fine, for both. */
+void fk_nest_end(struct fk_nest *nest, bool handed_on, bool copy);
+void fk_nest_free(struct fk_nest *nest, bool copy); /* ended or not; a copy must be ended */
 
 /* May a command that we could run under hold some of it? record: of slot 0; shared: of the latch. */
 bool fk_nest_is_hinted(const struct fk_row *row, const char *record, bool shared);

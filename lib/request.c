@@ -326,7 +326,7 @@ static void close_row(struct fk_part *part)
         fk_registry_unref(part->row);
     if (part->outer)
         fk_registry_unref(part->outer);
-    fk_nest_free(part->nest, false, false);
+    fk_nest_free(part->nest, false);
     part->row = part->outer = NULL;
     part->nest = NULL;
 }
@@ -1113,7 +1113,7 @@ void flk_request_cancel(struct flk_request *request)
     leave_queue(request);
     for (size_t i = request->n_parts; i-- > 0;) {
         fk_part_end(&request->parts[i], request->id, false, true, copy);
-        fk_part_free(&request->parts[i]);
+        fk_part_free(&request->parts[i], copy);
     }
     fk_fd_close(&request->epoll);
     fk_fd_close(&request->timer);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,6 +393,55 @@ static void inherited_by_fork(void)
     flk_hold_release(hold);
 }
 
+static _Atomic bool enough;
+
+static void *hand_on_and_take_back(void *hold)
+{
+    for (int on = 1; !enough; on = !on)
+        if (flk_hold_inherit(hold, on) < 0)
+            bail_out("%s", flk_error_detail());
+    return NULL;
+}
+
+/* Everything that a wrong number could be is open, and nothing of the slot is when the copy has been released. */
+static int release_amid(struct flk_hold *hold, const struct stat *slot)
+{
+    enum { HIGHEST = 256 };
+    bool ours[HIGHEST] = {false};
+    struct stat status;
+    int fd, wrong = 0;
+    while ((fd = open("/dev/null", O_RDONLY)) >= 0 && fd < HIGHEST - 1)
+        ours[fd] = true;
+    flk_hold_release(hold);
+    for (fd = 0; fd < HIGHEST; fd++) {
+        bool is_open = fstat(fd, &status) == 0;
+        wrong |= ours[fd] && !is_open ? 1 : 0;
+        wrong |= is_open && status.st_ino == slot->st_ino && status.st_dev == slot->st_dev ? 2 : 0;
+    }
+    return wrong;
+}
+
+static void forked_amid_handing_on(void)
+{
+    struct flk_hold *hold = acquire("amid", 1, 0, NULL);
+    struct stat slot;
+    pthread_t thread;
+    int forks = test_is_slow() ? 50 : 300, wrong = 0;
+    if (stat(test_path("root/rows/amid/slots/0"), &slot) < 0 ||
+        pthread_create(&thread, NULL, hand_on_and_take_back, hold) != 0)
+        bail_out("no thread");
+    for (int i = 0; test_child_may_allocate() && i < forks; i++) {
+        pid_t pid = tap_fork();
+        if (pid == 0)
+            _exit(release_amid(hold, &slot));
+        wrong |= test_reap(pid);
+    }
+    enough = true;
+    pthread_join(thread, NULL);
+    is_int(wrong, 0, "forked while a hold is handed on or taken back, a child closes what it has of it, and nothing else");
+    flk_hold_release(hold);
+}
+
 int main(void)
 {
     tap_deadline(test_is_slow() ? 60 : 20);
@@ -408,5 +458,6 @@ int main(void)
     forked_child();
     inherited();
     inherited_by_fork();
+    forked_amid_handing_on();
     return done_testing();
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -419,6 +420,30 @@ static void walk_over_holds(void)
     flk_hold_release(c);
 }
 
+static int look_at_released(const struct flk_hold *hold, void *data)
+{
+    char **envp;
+    flk_hold_release(data);
+    if (flk_row_remove("w-pool", 0) < 0 || flk_hold_environ(hold, &envp) < 0)
+        return 1;
+    free(envp);
+    const char *value = flk_hold_value(hold, 0, 0);
+    return value && strcmp(value, "one") == 0 ? 0 : 2;
+}
+
+/* Its row is gone, and what was freed is overwritten. */
+static int walk_over_released(void *unused)
+{
+    static const char *const values[] = {"one"};
+    struct flk_hold *hold;
+    (void)unused;
+    mallopt(M_PERTURB, 0xa5);
+    if (flk_pool_define("w-pool", &(struct flk_pool){.values = values, .n_values = 1}) < 0)
+        return 3;
+    hold = acquire("w-pool", 0);
+    return flk_hold_foreach(look_at_released, hold);
+}
+
 int main(void)
 {
     tap_deadline(test_is_slow() ? 120 : 60);
@@ -436,5 +461,6 @@ int main(void)
     handed_over();
     whose_holds();
     walk_over_holds();
+    is_int(test_in_child(walk_over_released, NULL), 0, "one of a pool that is removed meanwhile, too");
     return done_testing();
 }
