@@ -45,6 +45,21 @@ static const char *remedy(int code)
     }
 }
 
+/* What says of a lock that others have it, or of a builder that it made nothing, isn't said of a file. */
+static int code_of_file(int code)
+{
+    switch (-code) {
+    case EBUSY:
+    case ETIMEDOUT:
+    case ECANCELED:
+    case EDEADLK:
+    case ENODATA:
+        return -EIO;
+    default:
+        return code;
+    }
+}
+
 __attribute__((cold, format(printf, 3, 4))) static int fail(int code, const struct fk_output *output,
                                                             const char *format, ...)
 {
@@ -53,7 +68,7 @@ __attribute__((cold, format(printf, 3, 4))) static int fail(int code, const stru
     va_start(arguments, format);
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
-    return fk_fail(code, "can't %s %s: %s%s", what, output->shown, strerrordesc_np(-code), remedy(code));
+    return fk_fail(code_of_file(code), "can't %s %s: %s%s", what, output->shown, strerrordesc_np(-code), remedy(code));
 }
 
 /* ---- the private directory ---- */
@@ -380,7 +395,7 @@ static int rename_all(struct renames *renames)
         code = sync_parent(output->directory);
         if (code == 0)
             return 0;
-        fail(code, output, "bring to disk the directory of");
+        code = fail(code, output, "bring to disk the directory of");
     }
     if (both)
         take_back(private->directory, renames->stamp.text, output->directory, renames->stamp_path,

@@ -300,7 +300,7 @@ static int build_where_full(void *data)
     mkdir(x, 0755);
     if (mount("none", x, "tmpfs", 0, "size=64k") < 0)
         return 77;
-    if (build_of(x, A_FILE, "newer", NULL) != -EBUSY || !strstr(flk_error_detail(), "something is mounted there"))
+    if (build_of(x, A_FILE, "newer", NULL) != -EIO || !strstr(flk_error_detail(), "something is mounted there"))
         return 5;
     umount(x);
     if (mount(NULL, d, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
