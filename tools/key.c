@@ -33,10 +33,10 @@ static int check_variables(const char *const *variables)
 
 static int check_field(const char *output, bool has_key)
 {
-    const char *field = strstr(output, FIELD);
+    const char *field = strstr(output, FIELD), *slash = field ? strchr(field, '/') : NULL;
     if (!field)
         return 0;
-    if (strstr(field + 1, FIELD) || strchr(field, '/'))
+    if (strstr(field + 1, FIELD) || (slash && slash[strspn(slash, "/")] != '\0'))
         return fk_fail(-EINVAL, "the output %s has " FIELD " elsewhere than once in its last part; put it there",
                        output);
     if (!has_key)

@@ -87,7 +87,10 @@ run flockctl once -o 'l-{key}.raw' --print --input . --input in -- sh -c 'echo >
 own=$out
 run flockctl once -o 'l-{key}.raw' --print --input . --input in -- false
 is "$out" "$own" "none of them is an input of its own"
-rm -f l-*
+run flockctl once -o 'l-{key}.d/' --print --key 1 -- sh -c 'mkdir "$FLOCKCTL_OUT"'
+run flockctl once -o "$out" -- false
+like "$status|$out|$(ls -d l-*.d)" '^0\|\|l-[0-9a-f]{64}\.d$' "a slash at the end doesn't count there either"
+rm -rf l-*
 
 # ---- at the same time ----
 
