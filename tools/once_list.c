@@ -261,7 +261,8 @@ int once_forget(const char *output, const struct options *options)
         say("%s isn't what was built any more, so it stays; only its record is removed", shown);
     if (discarded != DISCARD_NOTHING || lstat(output, &status) < 0)
         return 0;
-    complain("%s has no record, so flockctl hasn't built it; remove it yourself if it is to be built: rm -r %s", shown,
+    complain("%s has no record: it was built without a key, or by others; build it anew with --force, or remove it "
+             "yourself",
              shown);
     return EXIT_OURS;
 }

@@ -126,7 +126,7 @@ bad 125 "forget builds and runs nothing; leave --key out" once --forget tree --k
 bad 125 "--json is about --list" once --forget tree --json
 run flockctl once --forget nothing
 is "$status|$out|$err" "0||" "what isn't there is forgotten already"
-bad 125 "others has no record, so flockctl hasn't built it" once --forget others
+bad 125 "others has no record: it was built without a key, or by others; build it anew with --force, or" once --forget others
 ok "what once hasn't built stays" [ -e others ]
 echo mine >one
 run flockctl once --forget one
