@@ -7,12 +7,26 @@
 
 void digest_begin(struct digest *digest)
 {
+    digest->gathered = 0;
     SHA256_Init(&digest->context);
+}
+
+static void pass_on(struct digest *digest)
+{
+    SHA256_Update(&digest->context, digest->bytes, digest->gathered);
+    digest->gathered = 0;
 }
 
 void digest_bytes(struct digest *digest, const void *bytes, size_t length)
 {
-    SHA256_Update(&digest->context, bytes, length);
+    if (length > sizeof digest->bytes - digest->gathered)
+        pass_on(digest);
+    if (length > sizeof digest->bytes) {
+        SHA256_Update(&digest->context, bytes, length);
+    } else if (length > 0) {
+        memcpy(digest->bytes + digest->gathered, bytes, length);
+        digest->gathered += length;
+    }
 }
 
 /* The lowest byte first, on every machine. */
@@ -44,6 +58,7 @@ void digest_number(struct digest *digest, char letter, uint64_t number)
 
 void digest_end(struct digest *digest, unsigned char result[DIGEST_SIZE])
 {
+    pass_on(digest);
     SHA256_Final(result, &digest->context);
 }
 

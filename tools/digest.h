@@ -15,6 +15,8 @@
 
 struct digest {
     SHA256_CTX context;
+    size_t gathered;
+    unsigned char bytes[1024]; /* small ones, until there are enough: a call costs more than they do */
 };
 
 void digest_begin(struct digest *digest);
