@@ -6,11 +6,14 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -189,6 +192,83 @@ static void paths(void)
     is_int(now("path-free", test_path("fifo")), 0, "a FIFO doesn't make it wait");
 }
 
+/* ---- block devices ---- */
+
+#define NBD_MAJOR 43
+#define LOOP_MAJOR 7
+
+/* What the kernel shows of a connected nbd, in a mount namespace of its own. */
+static int nbd(void *data)
+{
+    const char *device = test_path("nbd");
+    (void)data;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/sys/dev/block", "tmpfs", 0, NULL) < 0 || mknod(device, S_IFBLK | 0600, makedev(NBD_MAJOR, 0)) < 0)
+        return 77;
+    if (mkdir("/sys/dev/block/43:0", 0700) < 0 || now("path-free", device) != 0)
+        return 1;
+    test_write_file("/sys/dev/block/43:0/pid", "1\n");
+    if (now("path-free", device) != 1 || look("path-free", device) != 1)
+        return 2;
+    return unlink("/sys/dev/block/43:0/pid") < 0 || now("path-free", device) != 0 ? 3 : 0;
+}
+
+/* A loop device that nobody uses, by a name of our own. False: none is to be had. */
+static bool find_device(const char *path, int *fd)
+{
+    for (unsigned minor = 0; minor < 64; minor++) {
+        char shown[64];
+        snprintf(shown, sizeof shown, "/sys/dev/block/%d:%u", LOOP_MAJOR, minor);
+        if (access(shown, F_OK) < 0 || mknod(path, S_IFBLK | 0600, makedev(LOOP_MAJOR, minor)) < 0)
+            continue;
+        if ((*fd = open(path, O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC)) >= 0)
+            return true;
+        unlink(path);
+    }
+    return false;
+}
+
+/* On its way to somebody a descriptor is nobody's. */
+static void send_away(int sockets[2], int fd)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof fd)];
+    } control = {.header = {CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS}};
+    char byte = 0;
+    struct msghdr message = {.msg_iov = &(struct iovec){&byte, 1}, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0 || sendmsg(sockets[0], &message, 0) != 1)
+        bail_out("sendmsg: %s", strerror(errno));
+    close(fd);
+}
+
+/* Claimed as by a mount, which no process has open. */
+static void claimed(void)
+{
+    const char *device = test_path("loop");
+    int fd, sockets[2];
+    if (!find_device(device, &fd)) {
+        skip("there is no block device for us"), skip("there is no block device for us");
+        return;
+    }
+    send_away(sockets, fd);
+    is_int(now("path-free", device), 1, "a block device that somebody has claimed is in use, though no process has it open");
+    close(sockets[0]);
+    close(sockets[1]);
+    is_int(now("path-free", device), 0, "until it is let go");
+}
+
+static void devices(void)
+{
+    int status = test_in_child(nbd, NULL);
+    if (status == 77)
+        skip("only root can make a block device");
+    else
+        is_int(status, 0, "an nbd is in use while it is connected");
+    claimed();
+}
+
 /* ---- commands ---- */
 
 static int answer_of(const char *command, const char *value)
@@ -245,6 +325,7 @@ int main(void)
     time_wait();
     no_address();
     paths();
+    devices();
     commands();
     unfinished();
     return done_testing();
