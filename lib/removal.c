@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <pwd.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -403,13 +404,13 @@ static bool is_at_or_above(const struct stat *directory, const char *path)
     return false;
 }
 
-/* Without NSS, which a static program can't have. NULL: not known. */
-static char *home_from_passwd(void)
+/* Without NSS, which a static program can't have. For free(); NULL: not known. */
+static char *home_from_passwd(uid_t uid)
 {
     FK_CLOSE_FD int fd = fk_fd_open(AT_FDCWD, "/etc/passwd", O_RDONLY, 0);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
     struct passwd *user = NULL;
-    while (file && (user = fgetpwent(file)) && user->pw_uid != geteuid())
+    while (file && (user = fgetpwent(file)) && user->pw_uid != uid)
         ;
     char *home = user ? strdup(user->pw_dir) : NULL;
     if (file) {
@@ -419,15 +420,29 @@ static char *home_from_passwd(void)
     return home;
 }
 
+/* Of the user that this process was first: that is read once, since it is asked for each directory. Not what HOME says, which is another
+ * one under many a test. */
+static bool is_users_home_or_above(const struct stat *directory)
+{
+    static _Atomic uid_t first = (uid_t)-1;
+    static _Atomic(char *) first_home;
+    uid_t uid = geteuid(), nobody = (uid_t)-1;
+    char *home = atomic_load(&first_home);
+    if (home && atomic_load(&first) == uid)
+        return is_at_or_above(directory, home);
+    home = home_from_passwd(uid);
+    bool is = home && is_at_or_above(directory, home);
+    if (home && atomic_compare_exchange_strong(&first, &nobody, uid))
+        atomic_store(&first_home, home);
+    else
+        free(home);
+    return is;
+}
+
 static bool is_home_or_above(const struct stat *directory)
 {
     const char *home = getenv("HOME");
-    if (home && *home)
-        return is_at_or_above(directory, home);
-    char *known = home_from_passwd();
-    bool is = known && is_at_or_above(directory, known);
-    free(known);
-    return is;
+    return (home && *home && is_at_or_above(directory, home)) || is_users_home_or_above(directory);
 }
 
 static int check_entry(int parent, const char *name, const char *shown)

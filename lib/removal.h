@@ -24,8 +24,8 @@ enum fk_remove_flags {
  * fill it again and again. -EACCES, -EPERM and so on. */
 int fk_remove_tree(int directory, const char *name, unsigned flags);
 
-/* May this be removed one day, when nobody asks any more? -EPERM: it is "/", the home directory, the lock directory or above one of
- * them, or belongs to somebody else. -EINVAL: it isn't absolute, or ends in "." or "..". -ENOENT: there is no directory that it could be
+/* May this be removed one day, when nobody asks any more? -EPERM: it is "/", the home directory (HOME's, and the user's in
+ * /etc/passwd), the lock directory or above one of them, or belongs to somebody else. -EINVAL: it isn't absolute, or ends in "." or "..". -ENOENT: there is no directory that it could be
  * in; it need not be there itself. real: the path without symlinks on the way, its last component being as it is. */
 int fk_removal_check(const char *path, char real[PATH_MAX]);
 

@@ -422,6 +422,18 @@ static void mounts(void *old)
 
 /* ---- what may be removed at all ---- */
 
+static void make_path(const char *in, const char *path)
+{
+    char all[PATH_MAX];
+    snprintf(all, sizeof all, "%s%s/", in, path);
+    for (char *slash = strchr(all + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(all, 0755) < 0 && errno != EEXIST)
+            bail_out("mkdir %s: %s", all, strerror(errno));
+        *slash = '/';
+    }
+}
+
 static void refused(const char *path, int wanted, const char *why)
 {
     char real[PATH_MAX] = "as it was";
@@ -436,7 +448,22 @@ static void allowed(const char *path, const char *wanted, const char *why)
     is_str(real, wanted, "  its real path is told");
 }
 
-static void policy(void)
+/* Only where we are locked up it is ours to say where that is. */
+static void users_home(bool locked_up)
+{
+    char line[PATH_MAX + 64];
+    if (!locked_up) {
+        skip("only root can be locked up"), skip("only root can be locked up");
+        return;
+    }
+    make_directory("home/named");
+    snprintf(line, sizeof line, "nobody:x:1:1::/:\nroot:x:0:0::%s:/bin/sh\n", in_top("home/named"));
+    make_path("", "/etc");
+    test_write_file("/etc/passwd", line);
+    refused(in_top("home/named"), -EPERM, "the user's home directory, whatever HOME is");
+}
+
+static void policy(bool locked_up)
 {
     char root[PATH_MAX], *locks;
     make_outside();
@@ -467,6 +494,7 @@ static void policy(void)
     allowed(in_top("homelink/x///"), in_top("home/me/x"), "symlinks on the way are resolved");
     snprintf(root, sizeof root, "/%s", "flockctl-test-that-nobody-has");
     allowed(root, root, "what is in the root directory");
+    users_home(locked_up);
     unsetenv("HOME");
     fk_remove_tree(top, "home", 0);
     fk_remove_tree(top, "homelink", 0);
@@ -499,18 +527,6 @@ static int by_path(void *old)
 }
 
 /* ---- a place for it ---- */
-
-static void make_path(const char *in, const char *path)
-{
-    char all[PATH_MAX];
-    snprintf(all, sizeof all, "%s%s/", in, path);
-    for (char *slash = strchr(all + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        if (mkdir(all, 0755) < 0 && errno != EEXIST)
-            bail_out("mkdir %s: %s", all, strerror(errno));
-        *slash = '/';
-    }
-}
 
 /* A file system of its own as root directory, in which the same paths are. What was the root directory; -1: not locked up. */
 static int lock_up(void)
@@ -554,7 +570,7 @@ int main(void)
     permissions();
     mounts(NULL);
     mounts(&top);
-    policy();
+    policy(before >= 0);
     make_outside();
     is_int(test_in_child(by_path, NULL), 0, "by its path, unless a symlink is on the way now");
     make_outside();
