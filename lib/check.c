@@ -296,6 +296,8 @@ int fk_check_look(const char *check, const char *name, const char *value)
 
 /* ---- a command ---- */
 
+int64_t fk_check_limit_ms = FK_CHECK_LIMIT_MS;
+
 struct fk_check {
     struct flk_run *run;
     char *what; /* for sentences */
@@ -338,7 +340,7 @@ static int start_run(const char *command, char texts[3][FLK_NAME_MAX + FLK_VALUE
         .argv = argv,
         .envp = envp,
         .fds = fds,
-        .limit_ms = FK_CHECK_LIMIT_MS,
+        .limit_ms = fk_check_limit_ms,
         .kill_after_ms = 1000,
     };
     int code = null < 0 ? fk_fail_errno(null, "can't open /dev/null") : envp ? 0 : fk_fail(-ENOMEM, "out of memory");

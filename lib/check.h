@@ -17,8 +17,10 @@
 #define FK_CHECK_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define FK_CHECK_LIMIT_MS 10000
+extern int64_t fk_check_limit_ms; /* that, but in a test */
 
 struct fk_check; /* a command that is running */
 

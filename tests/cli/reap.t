@@ -117,6 +117,10 @@ is "$status" 3 "the command's status stays"
 log_is own "what was registered below acquire is cleaned up at its end"
 run flockctl run -- sh -c '"$FLOCKCTL" state add --cleanup "echo own >>log" >/dev/null; : >log'
 log_is own "below run, too"
+flockctl run -- sh -c '"$FLOCKCTL" state add --cleanup "echo other >>log" z >/dev/null; : >log'
+log_is "" "but not what belongs to another name"
+run flockctl acquire z -- sh -c 'echo after >>log'
+log_is "other after" "that is for who acquires it"
 nothing_registered
 : >log
 

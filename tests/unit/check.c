@@ -301,6 +301,14 @@ static void commands(void)
     is_int(answer_of("test -z \"$(cat)\"", "v"), 0, "it has no input");
 }
 
+static void too_slow(void)
+{
+    fk_check_limit_ms = 100;
+    is_int(answer_of("trap 'exit 0' TERM; while :; do sleep 0.01; done", "v"), 1,
+           "one that isn't done in time: in use, whatever it says when it is ended");
+    fk_check_limit_ms = FK_CHECK_LIMIT_MS;
+}
+
 static void unfinished(void)
 {
     struct fk_check *check;
@@ -327,6 +335,7 @@ int main(void)
     paths();
     devices();
     commands();
+    too_slow();
     unfinished();
     return done_testing();
 }

@@ -11,9 +11,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "helpers.h"
+#include "reap.h"
 #include "tap.h"
 
 /* ---- what is listed ---- */
@@ -462,6 +464,40 @@ static void dropped(void)
     is_int(list("r").count, 0, "and nothing is");
 }
 
+/* ---- whose turn is it ---- */
+
+static int is_due(void *data)
+{
+    (void)data;
+    return fk_reap_is_due();
+}
+
+/* Asked by a process that hasn't asked before; the file's time is that much away from now. */
+static int due_after(int seconds)
+{
+    struct timespec times[2];
+    clock_gettime(CLOCK_REALTIME, &times[0]);
+    times[0].tv_sec += seconds;
+    times[1] = times[0];
+    if (utimensat(AT_FDCWD, test_path("root/reaped"), times, 0) < 0)
+        bail_out("utimensat: %s", strerror(errno));
+    return test_in_child(is_due, NULL);
+}
+
+static void turns(void)
+{
+    unlink(test_path("root/reaped"));
+    is_int(test_in_child(is_due, NULL), 1, "one of those that wait sees to all names");
+    is_int(test_in_child(is_due, NULL), 0, "another one doesn't");
+    is_int(due_after(-30), 0, "nor after half a minute");
+    is_int(due_after(-61), 1, "but after a minute");
+    is_int(test_in_child(is_due, NULL), 0, "once");
+    is_int(due_after(3600), 1, "a time of the future, before the clock was set back, doesn't count");
+    setenv("FLOCKCTL_STATE_ID", "f0", 1);
+    is_int(due_after(-61), 0, "a cleanup never begins others");
+    unsetenv("FLOCKCTL_STATE_ID");
+}
+
 static int own_elsewhere(void *data)
 {
     int *pipes = data;
@@ -523,6 +559,7 @@ int main(void)
     looks = test_shared(sizeof *looks);
     onlookers();
     dropped();
+    turns();
     another_namespace();
     return done_testing();
 }
