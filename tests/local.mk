@@ -151,6 +151,7 @@ tests_bench = \
 	tests/bench/wakeups \
 	tests/bench/status \
 	tests/bench/late \
+	tests/bench/once \
 	tests/bench/ready \
 	tests/bench/reap \
 	tests/bench/run
@@ -164,6 +165,7 @@ tests_bench_inputs_LDADD = $(LDADD) $(CRYPTO_TOOL_LIBS)
 tests_bench_uncontended_SOURCES = tests/bench/uncontended.c $(tests_bench_shared)
 tests_bench_handoff_SOURCES = tests/bench/handoff.c $(tests_bench_shared)
 tests_bench_throughput_SOURCES = tests/bench/throughput.c $(tests_bench_shared)
+tests_bench_once_SOURCES = tests/bench/once.c $(tests_bench_shared)
 tests_bench_run_SOURCES = tests/bench/run.c $(tests_bench_shared)
 tests_bench_wakeups_SOURCES = tests/bench/wakeups.c $(tests_bench_shared)
 tests_bench_late_SOURCES = tests/bench/late.c $(tests_bench_shared)
