@@ -687,6 +687,32 @@ static bool add_users(struct fk_arena *arena, const struct question *question, c
     return acquirer;
 }
 
+/* Who looks whether values are in use has their slots meanwhile, without a record (trial.h). It is the first in the queue still, and
+ * holds nothing: so it is none of the users. Was there one? */
+static bool forget_trial(const struct looker *looker, const struct fk_row *row, struct question *question)
+{
+    uint64_t *numbers;
+    struct fk_record record;
+    bool known = false;
+    enum fk_life life;
+    size_t kept = 0, n = question->n_users;
+    int count = n > 0 && fk_pool_checks(row) ? fk_looker_tickets(row, UINT64_MAX, &numbers) : -1;
+    if (count < 0)
+        return false;
+    for (int i = 0; i < count; i++)
+        if (fk_looker_waits(looker, row, numbers[i], &record, &known, &life))
+            break;
+    free(numbers);
+    for (size_t i = 0; known && i < n; i++) {
+        pid_t inner = 0;
+        uint64_t namespace = fk_proc_namespace(question->users[i].pid, &inner);
+        if (namespace != record.owner.pid_ns || inner != record.owner.pid)
+            question->users[kept++] = question->users[i];
+    }
+    question->n_users = known ? kept : n;
+    return question->n_users < n;
+}
+
 /* What is left once nobody is seen to have it. */
 static void set_unseen(struct fk_arena *arena, const struct question *question, const struct look *look, bool inherited)
 {
@@ -699,9 +725,9 @@ static void set_unseen(struct fk_arena *arena, const struct question *question, 
         set_one(arena, slot, inherited ? FLK_SLOT_INHERITED : FLK_SLOT_HELD, show_nobody(arena));
 }
 
-/* False: it has changed since it was asked. */
+/* False: it has changed since it was asked. on_trial: who had it holds nothing. */
 static bool answer(struct fk_arena *arena, struct question *question, const struct look *look,
-                   const struct shared_holders *shared)
+                   const struct shared_holders *shared, bool on_trial)
 {
     struct flk_slot *slot = question->slot;
     if (settle(arena, look, shared, slot))
@@ -721,6 +747,8 @@ static bool answer(struct fk_arena *arena, struct question *question, const stru
     inherited |= shared->dead != NULL || look->foreign;
     if (holders.count > 0)
         set_holders(slot, inherited && !by_acquirer ? FLK_SLOT_INHERITED : FLK_SLOT_HELD, &holders);
+    else if (on_trial)
+        set_free(arena, slot, look);
     else
         set_unseen(arena, question, look, inherited);
     if (slot->state == FLK_SLOT_INHERITED)
@@ -742,7 +770,8 @@ static int answer_one(struct looker *looker, const struct fk_row *open_row, stru
     if (code < 0)
         return is_fatal(code) ? code : 0;
     list_shared(looker, open_row, &shared);
-    bool answered = answer(looker->arena, question, &look, &shared);
+    bool on_trial = forget_trial(looker, open_row, question);
+    bool answered = answer(looker->arena, question, &look, &shared, on_trial);
     if (row)
         fk_row_free(row);
     if (answered)

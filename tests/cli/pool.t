@@ -314,6 +314,16 @@ is "$status|$out" "0|a b " "and what it looked at is free, and not abandoned"
 : >"$T/slow"
 background asker "$FLOCKCTL" acquire slow -- true
 wait_for "[ -s '$T/check.pid' ]"
+is "$(flockctl status slow | awk '{ print $2, $4, $5 }' | tail -n 3)" "0 free -
+1 free -
+x1 waiting $asker_pid" "whose check looks at a value waits, and doesn't hold it"
+run flockctl holders slow
+is "$status|$out" "1|" "so it isn't one of the holders"
+run flockctl evict -y slow
+is "$status|$err" "0|flockctl: nobody has slow" "nor is it evicted"
+run flockctl acquire -w 1100ms slow -- true
+like "$err" "waiting for slow for 1 s: nobody is known to hold it; 1 ahead of us, first in line: pid $asker_pid " \
+    "and those behind it are told so"
 kill -TERM "$asker_pid"
 reap asker
 is "$status" 143 "a signal ends the wait for a check"
