@@ -133,14 +133,38 @@ static bool find_wanting(struct looker *looker, const char *text, const struct f
         found = fk_queue_who(row, numbers[i], &record) == 0 && is_of_family(family, &record) &&
                 fk_looker_waits(looker, row, numbers[i], &record, &known, &life) && known;
         if (found) {
-            picture->waiting.holder_wants =
-                fk_arena_text(looker->arena, fk_row_show(text, strlen(text), &shown));
+            picture->waiting.holder_wants = fk_arena_text(looker->arena, fk_row_show(text, strlen(text), &shown));
             picture->waiting.wanting = fk_looker_show(looker->arena, &record);
         }
     }
     free(numbers);
     fk_row_free(row);
     return found;
+}
+
+/* The same of the rows below holds of that name. */
+static bool find_wanting_below(struct looker *looker, const char *name, const struct family *family,
+                               struct fk_picture *picture)
+{
+    char below[FK_ROW_PLACE_SIZE], text[FK_ROW_PLACE_SIZE];
+    DIR *directory;
+    bool found = false;
+    snprintf(below, sizeof below, "%s/under", name);
+    if (fk_fd_open_directory(looker->rows, below, &directory) < 0)
+        return false;
+    for (struct dirent *entry; !found && (entry = readdir(directory));) {
+        int length = snprintf(text, sizeof text, "%s/%s", below, entry->d_name);
+        found = entry->d_name[0] != '.' && length < (int)sizeof text && find_wanting(looker, text, family, picture);
+    }
+    fk_fd_close_directory(directory);
+    return found;
+}
+
+/* Is text that name's row, or one below a hold of it? */
+static bool is_of_name(const char *text, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(text, name, length) == 0 && (text[length] == '\0' || text[length] == '/');
 }
 
 /* The same of the locks of outputs. */
@@ -160,8 +184,8 @@ static void find_wanted_output(struct looker *looker, const struct family *famil
 }
 
 /* Does the holder wait itself, or something that it has started? From the holder down: its family is small, the waiters may
- * be many. */
-static void find_what_holder_wants(struct looker *looker, struct fk_picture *picture)
+ * be many. What draws from the hold that is waited for doesn't count. */
+static void find_what_holder_wants(struct looker *looker, const char *waited_for, struct fk_picture *picture)
 {
     const struct flk_holder *holder = picture->waiting.holder;
     struct list names = {0};
@@ -170,7 +194,8 @@ static void find_what_holder_wants(struct looker *looker, struct fk_picture *pic
     struct family family = {.pids = {holder->pid}, .count = 1};
     fk_proc_descendants(holder->pid, MOST_DESCENDANTS, add_to_family, &family);
     for (size_t i = 0; i < names.count; i++)
-        if (find_wanting(looker, names.items[i], &family, picture))
+        if (find_wanting(looker, names.items[i], &family, picture) ||
+            (!is_of_name(waited_for, names.items[i]) && find_wanting_below(looker, names.items[i], &family, picture)))
             return;
     find_wanted_output(looker, &family, picture);
 }
@@ -192,7 +217,7 @@ void fk_inspect_wait(const struct fk_row *row, uint64_t number, int64_t waited_m
             find_keepers(&looker, row, picture);
         find_line(&looker, row, number, picture);
         if (thorough)
-            find_what_holder_wants(&looker, picture);
+            find_what_holder_wants(&looker, row->text, picture);
     }
     fk_looker_close(&looker);
 }

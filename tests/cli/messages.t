@@ -44,6 +44,17 @@ background wants "$FLOCKCTL" acquire wanted -- "$FLOCKCTL" acquire far -- true
 wait_for '[ "$(tickets far)" = 1 ]'
 queue after_wanted wanted
 
+# The same, where what it waits for is a part of a hold.
+background nests "$FLOCKCTL" acquire outer -- sh -c '
+    "$FLOCKCTL" acquire outer -- sh -c ": >\"\$T/nests.held\"; read -r line <\"\$T/nests.go\"" &
+    while [ ! -e "$T/nests.held" ]; do sleep 0.01; done
+    exec "$FLOCKCTL" acquire inner -- "$FLOCKCTL" acquire outer -- true'
+mkfifo "$T/nests.go"
+has_it nests
+wait_for '[ "$(flockctl status outer | grep -c " waiting ")" = 1 ]'
+inner=$(flockctl holders inner)
+queue after_inner inner
+
 hold f full
 full_pipe pipe
 background blocked sh -c 'exec "$FLOCKCTL" acquire full -- sh -c ": >\"\$T/blocked.held\"" 2>"$T/pipe"'
@@ -54,7 +65,7 @@ wait_for '[ "$(tickets full)" = 2 ]'
 flock_latch full
 queue after_full full
 
-for job in first second behind behind_odd after_full after_left after_wanted; do
+for job in first second behind behind_odd after_full after_left after_wanted after_inner; do
     wait_for "[ -s '$T/$job.err' ]"
 done
 message=$(cat "$T/second.err")
@@ -88,6 +99,13 @@ kill "$wants_pid"
 reap wants
 has_it after_wanted
 let_go after_wanted
+like "$(cat "$T/after_inner.err")" \
+    "held by pid $inner .*, which waits for outer itself: pid [0-9]+ \\(.*flockctl acquire outer -- true\\)" \
+    "what is drawn from a hold, too"
+echo >"$T/nests.go"
+has_it after_inner
+let_go after_inner
+reap nests
 let_go far
 
 # The waiter that came later has sent its message, so the one before it has been at that point too.
