@@ -380,7 +380,7 @@ struct flk_slot {
     const char *value; /* NULL: the row has no values */
     const struct flk_holder *const *holders;
     size_t n_holders;              /* 0 of a taken slot: it changed hands too quickly to tell */
-    const struct flk_holder *last; /* INHERITED, ABANDONED: who acquired it; NULL: not known */
+    const struct flk_holder *last; /* INHERITED, ABANDONED: who acquired it; BLOCKED: who died holding it; NULL: none known */
     int64_t blocked_ms; /* BLOCKED: when its value was found in use, since the epoch; 0: its file is damaged */
 };
 

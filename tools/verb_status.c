@@ -84,6 +84,9 @@ static void put_last(struct line *line, const struct flk_slot *slot)
                  slot->last->command);
     else if (slot->state == FLK_SLOT_ABANDONED)
         snprintf(line->command, sizeof line->command, "(its last holder died holding it)");
+    else if (slot->state == FLK_SLOT_BLOCKED && slot->last)
+        snprintf(line->command, sizeof line->command, "(in use by others; pid %d died holding it: %s)",
+                 (int)slot->last->pid, slot->last->command);
     else if (slot->last)
         snprintf(line->command + used, sizeof line->command - used, "%s(from pid %d: %s)", used ? " " : "",
                  (int)slot->last->pid, slot->last->command);
@@ -109,7 +112,7 @@ static void add_slot_line(struct sheet *sheet, const struct flk_row *row, const 
         line.cells[COMMAND].text = slot->blocked_ms ? "(in use by others)" : "(its file is damaged)";
     if (slot->blocked_ms && since_text(slot->blocked_ms, line.since))
         line.cells[SINCE].text = line.since;
-    if (slot->state == FLK_SLOT_ABANDONED || slot->state == FLK_SLOT_INHERITED)
+    if (slot->state == FLK_SLOT_ABANDONED || slot->state == FLK_SLOT_INHERITED || slot->last)
         put_last(&line, slot);
     add_line(sheet, &line);
 }

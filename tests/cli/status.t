@@ -139,6 +139,34 @@ json_is_good "JSON of odd text"
 let_go odd
 reap odd_waiter
 
+# ---- pools ----
+
+flockctl define values --values first,second,third --check 'test ! -e "$T/in-use.$FLOCKCTL_VALUE"'
+background draws "$FLOCKCTL" acquire values:2 -- sh -c '"$FLOCKCTL" acquire values -- sh -c ": >\"\$T/draws.held\"; exec sleep 1000" &
+    wait'
+has_it draws
+like "$(flockctl status values)" "^NAME +SLOT +VALUE +STATE.*
+values +0 +first +held +$draws_pid .*
+values +1 +second +held +$draws_pid .*
+values +2 +third +free .*
+  values +0 +first +held +[0-9]+ .*
+  values +1 +second +free " "a column more for values, also of what was drawn from a hold"
+json_is_good "JSON of a pool, and of a row below a hold"
+kill "$draws_pid"
+reap draws
+hold dies values
+kill -9 "$dies_pid"
+reap dies
+wait_for '[ "$(flockctl status values | grep -c " abandoned ")" = 1 ]'
+: >"$T/in-use.first"
+flockctl acquire values -- true
+like "$(flockctl status values)" "^values +0 +first +blocked .* \\(in use by others; pid $dies_pid died holding it: .*flockctl acquire values --" \
+    "a blocked value, and that its last holder died"
+like "$(flockctl status --json values)" "\"state\":\"blocked\",\"value\":\"first\",\"holders\":\[\],\"last\":\{\"pid\":$dies_pid,.*\"blocked\":\"2" \
+    "in JSON, too"
+json_is_good "JSON of a blocked value"
+flockctl remove values
+
 # ---- damaged ----
 
 flockctl define sick --slots 1
