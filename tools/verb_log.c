@@ -16,9 +16,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "error.h"
 #include "exit_status.h"
+#include "json.h"
 #include "message.h"
+#include "output.h"
 #include "root.h"
+#include "row.h"
 #include "utf8.h"
 #include "verbs.h"
 
@@ -122,11 +126,17 @@ static bool is_string(const char *value, const char *wanted)
     return value && *value == '"' && strncmp(value + 1, wanted, length) == 0 && value[length + 1] == '"';
 }
 
+static bool is_of(const char *line, const char *name)
+{
+    const char *value = find(line, "name");
+    return value && strncmp(value, name, strlen(name)) == 0;
+}
+
 /* Nothing for a line that isn't one of ours, or of another name. */
 static void print_line(const char *line, const char *name)
 {
     const char *event = find(line, "event"), *other = find(line, "other"), *word;
-    if (!event || !find(line, "time") || (name && !is_string(find(line, "name"), name)))
+    if (!event || !find(line, "time") || (name && !is_of(line, name)))
         return;
     print_time(number_of(line, "time"));
     fputs("  ", stdout);
@@ -167,7 +177,8 @@ static void print_line(const char *line, const char *name)
 /* ---- the file ---- */
 
 struct reader {
-    const char *path, *old, *name;
+    const char *path, *old;
+    char *name; /* as it stands in the file, with its quotes; NULL: all */
     FILE *in; /* NULL: it isn't there yet */
     ino_t inode;
     char *line;
@@ -288,17 +299,37 @@ static int follow(struct reader *reader, int watch)
     }
 }
 
+/* What has a slash is the path of an output, which may be gone. */
+static int find_name(const char *operand, char **name)
+{
+    FK_CLOSE_OUTPUT struct fk_output output = {.directory = -1};
+    size_t size;
+    bool is_path = strchr(operand, '/') != NULL;
+    int code = is_path ? fk_output_check(operand) : fk_row_check_name(operand);
+    if (code < 0)
+        return code;
+    const char *found = is_path && fk_output_open(operand, &output) == 0 ? output.path : operand;
+    FILE *out = open_memstream(name, &size);
+    if (out)
+        fk_json_string(out, found);
+    return out && fclose(out) == 0 ? 0 : fk_fail(-ENOMEM, "out of memory");
+}
+
 static int show(const struct options *options)
 {
     char path[PATH_MAX], old[PATH_MAX + 2];
-    struct reader reader = {.path = path, .old = old, .name = options->n_operands ? options->operands[0] : NULL};
+    struct reader reader = {.path = path, .old = old};
     int code = fk_root_log_path(path), watch = -1;
+    if (code == 0 && options->n_operands)
+        code = find_name(options->operands[0], &reader.name);
     if (code < 0)
         return complain_of(code, EXIT_OURS);
     if (options->follow) {
         watch = watch_directory(path); /* before anything is read, so that nothing is missed */
-        if (watch < 0)
+        if (watch < 0) {
+            free(reader.name);
             return EXIT_OURS;
+        }
     }
     snprintf(old, sizeof old, "%s.1", path);
     read_whole(&reader, old);
@@ -309,6 +340,7 @@ static int show(const struct options *options)
     int status = options->follow ? follow(&reader, watch) : 0;
     close_file(&reader);
     free(reader.line);
+    free(reader.name);
     if (watch >= 0)
         close(watch);
     return status;
@@ -346,7 +378,7 @@ const struct verb verb_log = {
     .summary = "show the history of names",
     .help = "Prints who acquired, waited for and released what, and when, of one NAME or of all: what the history has, "
             "which\n"
-            "is kept once it was turned on.\n"
+            "is kept once it was turned on. The NAME of an output that once has built is its path, with a slash.\n"
             "\n"
             "  -f, --follow  go on printing what is added\n"
             "      --on      keep a history, of what is started from now on\n"

@@ -55,6 +55,15 @@ reap one
 reap two
 like "$(flockctl log | grep -c '  deadlock  dead[12] .*: a deadlock: pid ')" '^1$' "a deadlock, with all that is in it"
 
+mkdir "$T/out"
+cd "$T/out" || exit
+output="$(printf 'a "b" \303\244')"
+flockctl once -o "$output" -- sh -c 'echo >"$FLOCKCTL_OUT"'
+is "$(events "./$output")" "acquire release" "an output, by its path"
+is "$(events "../out/$output")" "acquire release" "however that is spelled"
+bad 125 'the name "a b" has " " at position 2' log "a b"
+cd "$T" || exit
+
 hold victim evicted
 run flockctl evict -y evicted
 reap victim
