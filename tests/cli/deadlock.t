@@ -141,6 +141,56 @@ is "$status" 0 "a row of two with a holder that runs is no deadlock for the one"
 reap two
 is "$status" 0 "nor for the other one"
 
+# ---- values in use by others, which come free some time, and outputs ----
+
+# close_circle COMMAND: job `one` waits for the name `last`; its holder runs COMMAND, which waits for what one holds
+flockctl define last --slots 1
+close_circle() {
+    export CLOSE="$1"
+    background two "$FLOCKCTL" acquire last -- sh -c ': >"$T/two"; while [ ! -e "$T/close" ]; do sleep 0.01; done; eval "$CLOSE"'
+    wait_for '[ -e "$T/two" ] && [ "$(tickets last)" = 1 ]'
+    : >"$T/close"
+}
+circle_begins() {
+    rm -f "$T/two" "$T/close" "$T/one"
+    background one "$@" sh -c ': >"$T/one"; while [ ! -e "$T/two" ]; do sleep 0.01; done
+        "$FLOCKCTL" acquire last -- true && { [ ! "${FLOCKCTL_OUT-}" ] || : >"$FLOCKCTL_OUT"; }'
+    wait_for '[ -e "$T/one" ]'
+}
+flockctl define values --values a,b --check 'test ! -e "$T/in-use.$FLOCKCTL_VALUE"'
+: >"$T/in-use.b"
+circle_begins "$FLOCKCTL" acquire values --
+close_circle 'exec "$FLOCKCTL" acquire values -- true'
+wait_for '[ "$(flockctl status values | grep -c " waiting ")" = 1 ]'
+rm "$T/in-use.b"
+reap two
+is "$status" 0 "a value in use by others is no deadlock"
+reap one
+is "$status" 0 "for none of them"
+: >"$T/in-use.b"
+circle_begins "$FLOCKCTL" acquire values --
+close_circle 'exec "$FLOCKCTL" acquire values:2 -- true'
+reap two
+is "$status" 35 "but it hides none"
+like "$err" "a deadlock: .* holds last from .* and waits for values:2; .* holds values from .* waits for last" "  with all of it"
+reap one
+is "$status" 0 "  and the other one goes on"
+rm "$T/in-use.b"
+circle_begins "$FLOCKCTL" once -o "$T/output" --
+close_circle 'exec "$FLOCKCTL" once -o "$T/output" -- true'
+reap two
+is "$status" 35 "one by way of an output that is built is found"
+like "$err" "a deadlock: .* holds last from .* waits for $T/output; .* holds $T/output from .* waits for last" "  and the output is named"
+reap one
+is "$status" 0 "  which gets built"
+circle_begins "$FLOCKCTL" once --use "$T/output" --
+close_circle 'exec "$FLOCKCTL" once --force -o "$T/output" -- true'
+reap two
+is "$status" 35 "so is one by way of an output that is used"
+reap one
+is "$status" 0 "  and its user goes on"
+nothing_published "nothing of them is left"
+
 RING='exec "$FLOCKCTL" acquire -n "$want" -- true'
 ring once1 once2
 unlike "$ring_said" "a deadlock" "who tries once isn't in a deadlock"
