@@ -23,6 +23,7 @@
 #include "registry.h"
 #include "root.h"
 #include "row.h"
+#include "state.h"
 
 #define LATCH_PATIENCE_MS 1000
 
@@ -241,6 +242,21 @@ static void look_at_all(struct gc *gc, const char *root, const char *where,
     fk_row_sweep(path, may_sweep, gc);
 }
 
+static void sweep_items(struct gc *gc)
+{
+    struct fk_state_walk walk;
+    int code = fk_state_walk_begin(&walk, NULL);
+    while (code == 0 && (code = fk_state_walk_directory(&walk)) > 0) {
+        code = 0;
+        for (const char *entry; (entry = fk_state_walk_entry(&walk));)
+            if (entry[0] == '.' && fk_state_sweep(walk.directory, entry, gc->spec->dry_run))
+                tell(gc, FK_GC_TEMPORARY, entry, 0, 0);
+    }
+    fk_state_walk_end(&walk);
+    if (code < 0)
+        pass_over(gc, code);
+}
+
 int fk_gc(const struct fk_gc_spec *spec)
 {
     struct timespec now;
@@ -251,6 +267,7 @@ int fk_gc(const struct fk_gc_spec *spec)
     int code = fk_root_path(&root);
     if (code < 0)
         return code;
+    sweep_items(&gc);
     look_at_all(&gc, root, "rows", look_at_name);
     look_at_all(&gc, root, "once", look_at_output);
     snprintf(path, sizeof path, "%s/waiting", root);

@@ -7,7 +7,7 @@
  *   outputs   locks of build-once outputs that aren't there any more, or that are as old, whoever built last
  *   under     rows below a hold that nobody has used for that time
  *   tickets   of waiters that were killed, and publications of such in the file `waiting`
- *   .tmp.*    rows on their way to or from their names, whose makers were killed
+ *   .tmp.*    rows on their way to or from their names, and items of state, whose makers were killed
  * Each is taken as its users take it: a row under its latch, with all its slots, when it still is the one at its path; a ticket that is
  * proven dead, under the latch; a .tmp.* by its flock. A crash leaves a .tmp.* at most. */
 #ifndef FK_GC_H

@@ -396,14 +396,6 @@ static int read_item(struct fk_reap *reap, bool whole)
     return code;
 }
 
-/* What its owner has half-made, and was killed. */
-static void sweep(int directory, const char *entry)
-{
-    FK_CLOSE_FD int fd = fk_fd_open(directory, entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-        unlinkat(directory, entry, 0);
-}
-
 static void see_to(struct fk_reap *reap)
 {
     reap->fd = fk_fd_open(reap->walk.directory, reap->id, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
@@ -480,7 +472,7 @@ static int next_item(struct fk_reap *reap)
     while (code > 0) {
         const char *entry = reap->walk.items ? fk_state_walk_entry(&reap->walk) : NULL;
         if (entry && entry[0] == '.') {
-            sweep(reap->walk.directory, entry);
+            fk_state_sweep(reap->walk.directory, entry, false);
         } else if (entry) {
             snprintf(reap->id, sizeof reap->id, "%s", entry);
             reap->until = 0;

@@ -754,6 +754,14 @@ const char *fk_state_walk_entry(struct fk_state_walk *walk)
     return NULL;
 }
 
+bool fk_state_sweep(int directory, const char *entry, bool dry)
+{
+    FK_CLOSE_FD int fd = fk_fd_open(directory, entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return false;
+    return dry || unlinkat(directory, entry, 0) == 0;
+}
+
 void fk_state_walk_end(struct fk_state_walk *walk)
 {
     close_items(walk);

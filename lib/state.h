@@ -20,7 +20,7 @@
  * who has the file's fcntl lock (F_OFD_SETLK) for the few system calls of it. One that dies or closes the file has let go of all.
  *
  * States of an item, and who may change them:
- *   (being made)  .tmp.ID beside the others, locked by its maker; unlocked: left by a killed one, deleted by the next reaper
+ *   (being made)  .tmp.ID beside the others, locked by its maker; unlocked: left by a killed one, deleted by the next reaper, or by gc
  *   registered    renamed to ID, under the row's latch where it has one. Whole, or not there: a full file system leaves nothing
  *   tried         a reaper with LOCK_EX has counted an attempt, which is how the next one knows that it was killed there
  *   failing       failures > 0
@@ -111,6 +111,8 @@ int fk_state_walk_begin(struct fk_state_walk *walk, const char *only);
 int fk_state_walk_directory(struct fk_state_walk *walk);
 /* The next file of the one that is open, an id or .tmp.ID; NULL: no more. */
 const char *fk_state_walk_entry(struct fk_state_walk *walk);
+/* One that is still being made, .tmp.ID, whose maker was killed: deletes it, unless that is dry. False: its maker lives. */
+bool fk_state_sweep(int directory, const char *entry, bool dry);
 void fk_state_walk_end(struct fk_state_walk *walk);
 
 /* ---- rows ---- */

@@ -70,6 +70,27 @@ reap maker
 run flockctl gc
 is "$(rows)" "pool several" "until that has ended"
 
+mkdir "$FLOCKCTL_DIR/state"
+item=$(flockctl state add --owner $$ --cleanup true pool)
+: >"$FLOCKCTL_DIR/state/.tmp.fdead00" && : >"$FLOCKCTL_DIR/rows/pool/state/.tmp.fdead00" && : >"$FLOCKCTL_DIR/rows/pool/state/.tmp.falive00"
+rm "$T/has_it"
+background maker flock -n "$FLOCKCTL_DIR/rows/pool/state/.tmp.falive00" sh -c ': >"$T/has_it"; read -r line <"$T/flocked"'
+wait_for '[ -e "$T/has_it" ]'
+run flockctl gc --dry-run
+is "$status|$out" "0|would remove .tmp.fdead00: left half-made by a process that was killed
+would remove .tmp.fdead00: left half-made by a process that was killed" "half-made items are found, with a name and without"
+run flockctl gc
+is "$(ls -A "$FLOCKCTL_DIR/state" "$FLOCKCTL_DIR/rows/pool/state")" "$FLOCKCTL_DIR/rows/pool/state:
+.tmp.falive00
+$item
+
+$FLOCKCTL_DIR/state:" "they go; that of a living maker stays, and so does one that is whole"
+timeout 10 sh -c 'echo >"$T/flocked"'
+reap maker
+run flockctl gc -v
+is "$out" "removed .tmp.falive00: left half-made by a process that was killed" "until that has ended"
+flockctl state drop "$item"
+
 hold h db
 queue w1 db
 queue w2 db
