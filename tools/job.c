@@ -149,6 +149,7 @@ struct copies {
     int null;    /* its stdin; -1: ours */
     bool one_pipe; /* ends[0] is for both */
     bool both_to_err; /* ends[1] is */
+    bool whole; /* all that was printed has been shown */
 };
 
 /* Through one pipe what a command prints stays in its order. */
@@ -203,8 +204,9 @@ static void wait_for_copies(struct copies *copies)
     int64_t until = fk_deadline_in_ms(COPY_PATIENCE_MS);
     for (size_t i = 0; i < 2; i++)
         fk_fd_close(&copies->ends[i]);
+    copies->whole = true;
     for (size_t i = 0; i < 2; i++)
-        fk_copy_wait(copies->streams[i], fk_deadline_left_ms(until));
+        copies->whole &= fk_copy_wait(copies->streams[i], fk_deadline_left_ms(until));
 }
 
 static void take_last_words(const struct copies *copies, struct job_build *build)
@@ -217,11 +219,17 @@ static void take_last_words(const struct copies *copies, struct job_build *build
     memcpy(build->said, bytes, build->length);
 }
 
-/* A copy that couldn't be written changes nothing for the command. */
-static void finish_copies(struct copies *copies, struct job_build *build)
+/* A copy that couldn't be written changes nothing for the command. Whoever doesn't read what is shown keeps us, until a signal
+ * ends us. */
+static void finish_copies(struct copies *copies, struct job_build *build, const sigset_t *mask)
 {
+    sigset_t blocked;
+    if (!copies->whole)
+        sigprocmask(SIG_SETMASK, mask, &blocked);
     for (size_t i = 0; i < 2; i++)
         fk_copy_finish(copies->streams[i]);
+    if (!copies->whole)
+        sigprocmask(SIG_SETMASK, &blocked, NULL);
     take_last_words(copies, build);
     fk_fd_close(&copies->null);
     for (size_t i = 0; i < 2; i++)
@@ -454,6 +462,8 @@ static int start_and_wait(struct job *job, struct fk_supervise_spec *spec, struc
     if (job->build)
         job->build->interrupted = !in_time || (code < 0 && !at_exec);
     int status = code < 0 ? fail_start(code, at_exec) : 0;
+    if (!job->blocked) /* they must not cut a cleanup short */
+        signals_hold();
     wait_for_copies(copies);
     if (in_time)
         return status;
@@ -468,8 +478,20 @@ static void clean_up(struct flk_hold *hold)
         complain("%s", flk_error_detail());
 }
 
+/* COMMAND's lock is let go, and signals come again. One that came after its end, while it was cleaned up, is what we die of. True:
+ * there was one. */
+static bool let_go(struct flk_hold *hold, const sigset_t *mask, struct fk_supervise_result *result)
+{
+    flk_hold_release(hold);
+    int late = signals_take_late();
+    if (late && !result->interrupted)
+        result->interrupted = late;
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    return late;
+}
+
 /* The lock goes on when the whole tree has ended and what it has printed is written. From then on there is nothing to be lost by
- * a signal that ends us. */
+ * a signal that ends us but the report. */
 static int supervise(struct job *job, char *const *environment, const sigset_t *mask, struct flk_hold *hold)
 {
     struct fk_supervise_spec spec = describe(job, environment, mask);
@@ -484,19 +506,17 @@ static int supervise(struct job *job, char *const *environment, const sigset_t *
     if (failed) {
         if (!job->build)
             flk_hold_decline(hold);
-        finish_copies(&copies, job->build);
+        finish_copies(&copies, job->build, mask);
         return failed;
     }
-    int status = status_of(&result);
     if (job->report >= 0)
         report_begin(&report, hold);
-    if (!job->build) {
-        flk_hold_release(hold);
-        sigprocmask(SIG_SETMASK, mask, NULL);
-    }
-    finish_copies(&copies, job->build);
+    bool late = job->build ? false : let_go(hold, mask, &result);
+    int status = status_of(&result);
     if (job->report >= 0)
         report_write(&report, job->report, job->options->report, job->command, started_ms, status, &result);
+    if (copies.whole || !late)
+        finish_copies(&copies, job->build, mask);
     return exit_as(job, &result, status);
 }
 
@@ -586,6 +606,7 @@ int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
     char **environment = NULL;
     sigset_t mask;
     int caught = 0, code = prepare(job, hold, &environment);
+    job->blocked = signals != NULL;
     int status = code < 0 ? complain_of(code, EXIT_OURS) : 0;
     if (signals)
         mask = signals->before;
@@ -593,10 +614,12 @@ int job_run(struct job *job, struct flk_hold *hold, struct signals *signals)
         sigprocmask(SIG_BLOCK, NULL, &mask);
     if (status == 0)
         status = probe_all(job, hold, &environment, &mask, &caught);
-    if (signals && !caught)
-        caught = take_last(signals);
     if (status == 0 && !caught)
         status = prepare_cleanup(job, hold, &environment);
+    if (signals && !caught)
+        caught = take_last(signals);
+    if (caught)
+        cleanup_forget(&job->cleanup);
     if (status == 0 && !caught)
         status = supervise(job, environment, &mask, hold);
     else if (!job->build)

@@ -22,6 +22,7 @@ struct job {
     int64_t outer;    /* when the flockctl around us ends us, less a moment; FK_NEVER */
     int64_t deadline; /* that, or --deadline, whichever comes first; FK_NEVER */
     const struct rlimit *files; /* the limit of open files that the command gets back; NULL: ours */
+    bool blocked; /* signals are, since the wait */
     const char *limit; /* what has set the limit of the running command */
     bool by_deadline;  /* that isn't --timeout */
     struct cleanup cleanup;

@@ -21,10 +21,11 @@ void signals_survive_size_limit(void)
     signals_size_limit_is_ours = signal(SIGXFSZ, SIG_IGN) == SIG_DFL;
 }
 
+static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP};
+
 /* Blocked, an ignored one would come nevertheless. */
 static void list_ours(sigset_t *ours, bool stops)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP};
     sigemptyset(ours);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if ((stops || numbers[i] != SIGTSTP) && !is_ignored(numbers[i]))
@@ -45,6 +46,34 @@ int signals_take(const struct signals *signals)
 {
     struct signalfd_siginfo info;
     return read(signals->fd, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
+}
+
+/* All but TSTP, which stops us when it is let come. */
+static void list_late(sigset_t *late)
+{
+    sigemptyset(late);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i] != SIGTSTP)
+            sigaddset(late, numbers[i]);
+}
+
+void signals_hold(void)
+{
+    sigset_t late;
+    list_late(&late);
+    sigprocmask(SIG_BLOCK, &late, NULL);
+}
+
+int signals_take_late(void)
+{
+    static const struct timespec now = {0};
+    int number, first = 0;
+    sigset_t late;
+    list_late(&late);
+    while ((number = sigtimedwait(&late, NULL, &now)) > 0)
+        if (!first && number != SIGUSR1 && number != SIGUSR2 && !is_ignored(number))
+            first = number;
+    return first;
 }
 
 static void let_come(int number)

@@ -20,6 +20,11 @@ extern bool signals_size_limit_is_ours; /* the command gets it back */
 
 /* 0, or a negative errno. stops: TSTP is among them. */
 int signals_block(struct signals *signals, bool stops);
+/* The same without a descriptor, for signals_take_late(). */
+void signals_hold(void);
+/* Of those that are pending when COMMAND has ended: takes all; the first that people end things with (TERM INT HUP QUIT), or 0. The
+ * others were for COMMAND. */
+int signals_take_late(void);
 /* One that is pending, or 0; takes it. */
 int signals_take(const struct signals *signals);
 /* Stops this process as TSTP would have; comes back when it is continued. */

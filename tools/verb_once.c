@@ -223,8 +223,9 @@ static int build_or_wait(struct wait *wait, struct key *key, const struct fk_wan
     while ((code = fk_once(&once, job_left_ms(wait->job, wait->until), &result)) == -ECANCELED)
         take_signal(&wait->signals);
     int status = code < 0 ? give_up(wait, code) : end(&building, &result);
-    if (building.told.signal)
-        signals_die_of(building.told.signal);
+    int late = building.told.signal ? building.told.signal : signals_take_late();
+    if (late)
+        signals_die_of(late);
     *changed = building.changed;
     return status;
 }

@@ -92,6 +92,25 @@ ln -s "$T/nowhere" "$T/unsafe"
 bad 125 'unsafe' --dir "$T/unsafe" run --cleanup "$log_it" -- sh -c "$command"
 log_is "" "what can't be registered keeps the command from starting"
 
+# A signal while it is being registered, which waits for the latch.
+mkfifo "$T/probe.go"
+rm -f "$T/probing" "$T/started"
+# shellcheck disable=SC2016
+background late "$FLOCKCTL" acquire --tmpdir --cleanup "$log_it" --probe ': >"$T/probing"; read -r line <"$T/probe.go"' x -- touch "$T/started"
+wait_for '[ -e "$T/probing" ]'
+: >"$T/log"
+exec 9>>"$FLOCKCTL_DIR/rows/x/latch"
+flock 9
+timeout 10 sh -c 'echo >"$1"' sh "$T/probe.go"
+wait_for 'ls -A "$FLOCKCTL_DIR/rows/x/state" 2>/dev/null | grep -q .'
+kill -TERM "$late_pid"
+exec 9>&-
+reap late
+is "$status" 143 "a signal while the cleanup is registered: flockctl dies of it"
+not_ok "the command isn't started" [ -e "$T/started" ]
+log_is "" "there is nothing to clean up"
+nothing_registered "a signal while it is registered"
+
 # ---- before the lock goes on ----
 
 mkfifo "$T/finish"
@@ -114,6 +133,40 @@ is "$status" 143 "a signal that comes meanwhile is died of afterwards"
 has_it next
 log_is "cleanup cleaned next" "the next one has it after the cleanup, which wasn't cut short"
 let_go next
+
+# meanwhile SIGNAL STATUS WHAT ARGUMENT...: a signal that flockctl gets while it cleans up
+mkdir "$T/meanwhile"
+meanwhile() {
+    meanwhile_signal=$1 meanwhile_status=$2 meanwhile_what="$3, $1 while it cleans up"
+    shift 3
+    rm -f "$T/begun" "$T/report"
+    : >"$T/log"
+    background meanwhile "$FLOCKCTL" "$@"
+    wait_for '[ -e "$T/begun" ]'
+    kill -"$meanwhile_signal" "$meanwhile_pid"
+    timeout 10 sh -c 'echo >"$1"' sh "$T/finish"
+    reap meanwhile
+    is "$status" "$meanwhile_status" "$meanwhile_what: exit $meanwhile_status"
+    log_is "cleaned" "$meanwhile_what: that isn't cut short"
+    nothing_registered "$meanwhile_what"
+}
+report_is() {
+    is "$(sed 's/.*"status":\([0-9]*\),"exit":\([0-9]*\),.*/\1 \2/' "$T/report")" "$1" "  the report is written"
+}
+# shellcheck disable=SC2016
+slowly=': >"$T/begun"; read -r line <"$T/finish"; echo cleaned >>"$T/log"'
+meanwhile TERM 143 acquire acquire --report "$T/report" --cleanup "$slowly" x -- sh -c 'exit 3'
+report_is "143 3"
+meanwhile HUP 129 run run --report "$T/report" --output "$T/copy" --cleanup "$slowly" -- sh -c 'exit 3'
+report_is "129 3"
+meanwhile USR1 3 run run --report "$T/report" --cleanup "$slowly" -- sh -c 'exit 3'
+report_is "3 3"
+# shellcheck disable=SC2016
+meanwhile TERM 143 "what the command has registered" run -- sh -c '"$FLOCKCTL" state add --cleanup "$0" >/dev/null' "$slowly"
+# shellcheck disable=SC2016
+meanwhile TERM 143 once once -o "$T/meanwhile/output" --cleanup "$slowly" -- sh -c 'echo built >"$FLOCKCTL_OUT"'
+is "$(cat "$T/meanwhile/output")" built "  what was built is there all the same"
+meanwhile USR2 4 "once --use" once --use "$T/meanwhile/output" --cleanup "$slowly" -- sh -c 'exit 4'
 
 # shellcheck disable=SC2016
 run flockctl acquire --cleanup 'flockctl() { "$FLOCKCTL" "$@"; }; flockctl acquire -n db -- echo "passed through" >&2' db -- true

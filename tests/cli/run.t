@@ -254,6 +254,17 @@ kill -TERM "$unread_pid"
 reap unread
 is "$status" 143 "  and a signal ends it"
 exec 8>&-
+exec 8<>"$T/unread"
+background unread sh -c 'exec "$FLOCKCTL" once -o "$T/unread.output" --report "$T/unread.report" -- sh -c "echo >\"\$FLOCKCTL_OUT\"; head -c 100000 /dev/zero >&2" 2>"$T/unread"'
+wait_for '[ -s "$T/unread.report" ]'
+kill -TERM "$unread_pid"
+wait_for '! tap_runs "$unread_pid"'
+kill -KILL "$unread_pid" 2>/dev/null
+reap unread
+is "$status" 143 "  once: the same"
+exec 8>&-
+run flockctl -q once -n -o "$T/unread.output" -- sh -c 'echo built >"$FLOCKCTL_OUT"'
+is "$status|$(cat "$T/unread.output")" "0|built" "  and the next one builds"
 
 bad 125 'give either that, or --stdout and --stderr' run --output "$T/a" --stdout "$T/b" -- true
 bad 125 'there is none; give --output FILE' run --output-limit 3K -- true
