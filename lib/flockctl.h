@@ -120,7 +120,7 @@ extern "C" {
 #pragma GCC diagnostic ignored "-Wshadow" /* flk_run() and struct flk_run */
 #endif
 
-#define FLK_FOREVER ((int64_t)-1) /* timeout_ms: no deadline; 0 tries once */
+#define FLK_FOREVER INT64_C(-1)   /* timeout_ms: no deadline; 0 tries once */
 #define FLK_ALL UINT_MAX          /* flk_want.count: every slot of the row */
 #define FLK_SLOTS_MAX 4096u       /* slots of a row */
 #define FLK_NAME_MAX 200          /* bytes of a name, of [A-Za-z0-9._@+-], the first neither '.' nor '-' */
@@ -281,15 +281,16 @@ void flk_request_cancel(struct flk_request *request);
 
 /* ---- hold: index counts the names in the order asked for; strings and arrays live as long as the hold ---- */
 
-/* Releases and frees. In a forked child it only frees. NULL is fine. Since 0.1. */
+/* Releases and frees. In a forked child it frees, and closes what that has inherited of it. NULL is fine. Since 0.1. */
 void flk_hold_release(struct flk_hold *hold);
 /* Releases as if it had never been acquired: when the predecessor died holding, the next holder is told so too. NULL is fine.
  * Since 0.1. */
 void flk_hold_decline(struct flk_hold *hold);
 const char *flk_hold_id(const struct flk_hold *hold) FLK_NONNULL(1); /* unique on this machine; since 0.1 */
 size_t flk_hold_names(const struct flk_hold *hold) FLK_NONNULL(1);   /* how many; since 0.1 */
+/* NULL: there aren't so many. Since 0.1. */
 const char *flk_hold_name(const struct flk_hold *hold, size_t index) FLK_NONNULL(1);
-/* How many slots of that name, and their numbers, rising. Since 0.1. */
+/* How many slots of that name, and their numbers, rising; 0, and *slots is as it was: there isn't such a name. Since 0.1. */
 size_t flk_hold_slots(const struct flk_hold *hold, size_t index, const unsigned **slots) FLK_NONNULL(1, 3);
 /* The value of the slot with that index in flk_hold_slots(); NULL: it has none. Since 0.1. */
 const char *flk_hold_value(const struct flk_hold *hold, size_t index, size_t slot_index) FLK_NONNULL(1);
@@ -405,7 +406,7 @@ struct flk_row {
  * flk_inspect_free(). How many there are. A name that isn't there has no slots; a damaged one has a problem. -ENOMEM, -EMFILE:
  * not all of /proc could be looked at. Since 0.1. */
 int flk_inspect(const char *const *names, struct flk_row ***rows) FLK_MUST_CHECK FLK_NONNULL(2);
-void flk_inspect_free(struct flk_row **rows); /* NULL is fine */
+void flk_inspect_free(struct flk_row **rows); /* NULL is fine; since 0.1 */
 
 /* ---- run: a command and its whole tree ----
  *

@@ -22,6 +22,7 @@
 #ifndef FLOCKCTL_HPP
 #define FLOCKCTL_HPP
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -240,7 +241,7 @@ public:
     std::string name(std::size_t index = 0) const { return flk_hold_name(raw, index); }
     std::vector<unsigned> slots(std::size_t index = 0) const
     {
-        const unsigned *numbers;
+        const unsigned *numbers = nullptr;
         const std::size_t count = flk_hold_slots(raw, index, &numbers);
         return std::vector<unsigned>(numbers, numbers + count);
     }

@@ -9,13 +9,14 @@ strict='-Wall -Wextra -Wpedantic -Wshadow -Werror -fsyntax-only'
 
 # alone COMPILER LANGUAGE HEADER STANDARD...: nothing else is included, and it may be included twice
 alone() {
-    alone_compiler=$1 alone_language=$2 alone_header=$3
+    alone_compiler=$1 alone_language=$2 alone_header=$3 alone_more=
+    [ "$alone_language" = c ] || alone_more=-Wold-style-cast
     shift 3
     printf '#include <%s>\n#include <%s>\n' "$alone_header" "$alone_header" >"$T/alone"
     for alone_standard; do
         # shellcheck disable=SC2086
         ok "$alone_header alone: $alone_compiler -std=$alone_standard" \
-            "$alone_compiler" $strict "-std=$alone_standard" -I"$top_srcdir/lib" -x "$alone_language" "$T/alone"
+            "$alone_compiler" $strict $alone_more "-std=$alone_standard" -I"$top_srcdir/lib" -x "$alone_language" "$T/alone"
     done
 }
 
@@ -45,7 +46,7 @@ is "$status|$out|$err" "0|I have it|" "and runs"
 
 if have_cxx; then
     ok "header.cc compiles" compile_cxx "$T/hpp" "$top_srcdir/tests/cli/header.cc" -std=c++11 -Wall -Wextra -Wpedantic -Wshadow \
-        -Werror -pthread -I"$top_srcdir/tests/tap" "$top_builddir/tests/tap/libtap.la"
+        -Wold-style-cast -Werror -pthread -I"$top_srcdir/tests/tap" "$top_builddir/tests/tap/libtap.la"
     run "$T/hpp"
     is "$status" 0 "flockctl.hpp: $(echo "$out" | tail -n 1) tests"
     [ "$status" = 0 ] || diag "$out$err"
