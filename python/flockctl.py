@@ -18,8 +18,10 @@
     flockctl.held("podman")                               # by this process: 0 no, 1 shared, 2 exclusively
 
 What goes wrong is a flockctl.Error, an OSError with its errno and the library's sentence; of it Taken (somebody else has it) and
-Deadlock (waiting would never end). flockctl.h tells the rest: threads, fork, exec, nesting. A hold isn't inherited by what
-subprocess starts, unless inherit() is on, close_fds=False, and env=hold.environ().
+Deadlock (waiting would never end: this very thread has it, or it would close a circle of others that wait in C or by the tool).
+Waits of Python can be interrupted, so a circle with one of these in it isn't found: give a timeout. flockctl.h tells the rest:
+threads, fork, exec, nesting. A hold isn't inherited by what subprocess starts, unless inherit() is on, close_fds=False, and
+env=hold.environ().
 
 The library is libflockctl.so.0, or what FLOCKCTL_LIBRARY names. Who doesn't want ctypes: doc/examples/join.py takes a slot
 by nothing but open and flock. Python 3.7 and later.
