@@ -30,12 +30,6 @@ static struct flk_hold *acquire(const char *name)
     return hold;
 }
 
-static void start(pthread_t *thread, void *(*run)(void *), void *data)
-{
-    if (pthread_create(thread, NULL, run, data) != 0)
-        bail_out("no thread");
-}
-
 static bool was_cancelled(pthread_t thread)
 {
     void *result;
@@ -87,21 +81,21 @@ static void cancel_waiters(void)
     if (flk_row_define("wide", 12) < 0 || flk_acquire("wide", 0, 0, &wide) < 0)
         bail_out("%s", flk_error_detail());
     int before = test_descriptors();
-    start(&thread, wait_for, (void *)"wait");
+    test_start(&thread, wait_for, (void *)"wait");
     test_wait_queued("wait", 1);
     pthread_cancel(thread);
     ok(was_cancelled(thread), "a thread that waits can be cancelled");
     is_int(test_tickets("wait"), 0, "which takes it out of the queue");
     ok(test_descriptors() <= before + 1, "and closes all of its descriptors, but for the row's watch of its slot");
-    start(&thread, wait_for_many, (void *)"wide");
+    test_start(&thread, wait_for_many, (void *)"wide");
     test_wait_queued("wide", 1);
     pthread_cancel(thread);
     ok(was_cancelled(thread), "one that has a name already and waits for 12 slots of another can");
     is_int(flk_held("a-first"), 0, "and gives back what it had");
-    start(&disabled, wait_disabled, (void *)"wait");
+    test_start(&disabled, wait_disabled, (void *)"wait");
     test_wait_queued("wait", 1);
     pthread_cancel(disabled);
-    start(&thread, wait_for, (void *)"wait");
+    test_start(&thread, wait_for, (void *)"wait");
     test_wait_queued("wait", 2);
     pthread_cancel(thread);
     ok(was_cancelled(thread), "one behind another one can");
@@ -110,14 +104,14 @@ static void cancel_waiters(void)
     pthread_join(disabled, &result);
     ok(result && result != PTHREAD_CANCELED, "until it is served");
     hold = acquire("removed");
-    start(&thread, remove_row, (void *)"removed");
+    test_start(&thread, remove_row, (void *)"removed");
     test_wait_queued("removed", 1);
     pthread_cancel(thread);
     ok(was_cancelled(thread), "flk_row_remove() can be cancelled while it waits");
     is_int(test_tickets("removed"), 0, "and leaves the queue");
     flk_hold_release(hold);
     flk_hold_release(wide);
-    start(&thread, wait_disabled, (void *)"alone");
+    test_start(&thread, wait_disabled, (void *)"alone");
     ok(pthread_join(thread, &result) == 0 && result && strcmp(result, "alone") == 0,
        "a call leaves the state of cancellation as it was");
 }
@@ -138,7 +132,7 @@ static void pending(void)
 {
     struct flk_hold *hold = NULL;
     pthread_t thread;
-    start(&thread, cancelled_before, &hold);
+    test_start(&thread, cancelled_before, &hold);
     ok(was_cancelled(thread) && hold, "who need not wait isn't cancelled by us");
     is_int(flk_held("pending"), 2, "and has what it got");
     flk_hold_release(hold);
@@ -195,7 +189,7 @@ static void at_random(void)
     for (int i = 0; i < rounds; i++) {
         pthread_t threads[3];
         for (int t = 0; t < 3; t++)
-            start(&threads[t], t < 2 ? cycle : cycle_requests, &host);
+            test_start(&threads[t], t < 2 ? cycle : cycle_requests, &host);
         unsigned seen = host.turns;
         while (host.turns == seen)
             sched_yield();
@@ -239,7 +233,7 @@ static void by_event(void)
         void *result;
         eventfd_t ignored;
         for (int t = 0; t < 4; t++)
-            start(&threads[t], wait_with_event, (void *)"event");
+            test_start(&threads[t], wait_with_event, (void *)"event");
         eventfd_write(cancel_event, 1);
         for (int t = 0; t < 4; t++)
             wrong += pthread_join(threads[t], &result) != 0 || !result;
@@ -285,12 +279,12 @@ static void callbacks(void)
     void *result;
     struct flk_hold *hold = acquire("callback");
     int before = test_descriptors();
-    start(&thread, wait_and_leave, (void *)"callback");
+    test_start(&thread, wait_and_leave, (void *)"callback");
     pthread_join(thread, &result);
     is_str(result, "callback", "the callback of a waiter may end its thread");
     is_int(test_tickets("callback"), 0, "which leaves the queue");
     ok(test_descriptors() <= before + 1, "and leaves no descriptor, but for the row's watch of its slot");
-    start(&thread, walk_and_leave, (void *)"walk");
+    test_start(&thread, walk_and_leave, (void *)"walk");
     pthread_join(thread, &result);
     is_str(result, "walk", "so may that of flk_hold_foreach()");
     flk_hold_release(hold);
@@ -316,7 +310,7 @@ static void cancelled_run(void)
     struct flk_hold *hold = acquire("run");
     pthread_t thread;
     int before = test_descriptors();
-    start(&thread, run_for_ever, hold);
+    test_start(&thread, run_for_ever, hold);
     while (!atomic_load(&runs))
         sched_yield();
     pthread_cancel(thread);

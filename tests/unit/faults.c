@@ -119,7 +119,7 @@ static void by_signals(int flags, const char *what)
     atomic_store(&signals, 0);
     timer_t timer = start_signals(flags);
     for (int i = 0; i < 2; i++)
-        pthread_create(&threads[i], NULL, acquire_in_a_loop, &failures);
+        test_start(&threads[i], acquire_in_a_loop, &failures);
     for (int i = 0; i < (test_is_slow() ? 5 : 15); i++) {
         int code = use_everything();
         if (code < 0 && wrong++ == 0)

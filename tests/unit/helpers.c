@@ -188,6 +188,12 @@ bool test_is_slow(void)
     return preload && strstr(preload, "vgpreload");
 }
 
+void test_start(pthread_t *thread, void *(*run)(void *), void *data)
+{
+    if (pthread_create(thread, NULL, run, data) != 0)
+        bail_out("no thread");
+}
+
 bool test_readable(int fd, int ms)
 {
     struct pollfd poll_for = {.fd = fd, .events = POLLIN};

@@ -4,6 +4,7 @@
 #ifndef HELPERS_H
 #define HELPERS_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,6 +41,8 @@ void test_stop(pid_t pid);
 bool test_is_slow(void);
 /* After a fork amid threads. The sanitizers' allocators aren't kept whole across it: a lock of theirs may never be free again. */
 bool test_child_may_allocate(void);
+/* A thread; none: bails out. */
+void test_start(pthread_t *thread, void *(*run)(void *), void *data);
 /* Is fd readable within so many ms? */
 bool test_readable(int fd, int ms);
 

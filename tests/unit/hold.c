@@ -427,9 +427,9 @@ static void forked_amid_handing_on(void)
     struct stat slot;
     pthread_t thread;
     int forks = test_is_slow() ? 50 : 300, wrong = 0;
-    if (stat(test_path("root/rows/amid/slots/0"), &slot) < 0 ||
-        pthread_create(&thread, NULL, hand_on_and_take_back, hold) != 0)
-        bail_out("no thread");
+    if (stat(test_path("root/rows/amid/slots/0"), &slot) < 0)
+        bail_out("no slot");
+    test_start(&thread, hand_on_and_take_back, hold);
     for (int i = 0; test_child_may_allocate() && i < forks; i++) {
         pid_t pid = tap_fork();
         if (pid == 0)

@@ -35,12 +35,6 @@ static struct flk_hold *acquire(const char *name)
     return hold;
 }
 
-static void start(pthread_t *thread, void *(*run)(void *), void *data)
-{
-    if (pthread_create(thread, NULL, run, data) != 0)
-        bail_out("no thread");
-}
-
 /* ---- children ---- */
 
 static int uses_library(void)
@@ -264,7 +258,7 @@ static void fork_amid_everything(void)
         bail_out("%s", flk_error_detail());
     look_at_descriptors(true);
     for (int i = 0; i < 5; i++)
-        start(&threads[i], work[i], (void *)&turns[i]);
+        test_start(&threads[i], work[i], (void *)&turns[i]);
     for (int i = 0; i < 5; i++)
         seen[i] = turns[i];
     for (; forks < least || !all_went_on(seen); forks++) {

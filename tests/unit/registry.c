@@ -157,7 +157,7 @@ static void fork_amid_threads(void)
         bail_out("%s", flk_error_detail());
     look_at_descriptors(true);
     for (uintptr_t i = 0; i < 4; i++)
-        pthread_create(&threads[i], NULL, acquire_in_a_loop, (void *)i);
+        test_start(&threads[i], acquire_in_a_loop, (void *)i);
     for (int i = 0; i < forks; i++) {
         unsigned seen = atomic_load(&turns);
         while (atomic_load(&turns) == seen)
@@ -284,8 +284,8 @@ static void *fork_early(void *unused)
 static void fork_in_thread(void)
 {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, fork_early, NULL) == 0)
-        pthread_join(thread, NULL);
+    test_start(&thread, fork_early, NULL);
+    pthread_join(thread, NULL);
 }
 
 static int forked_early(void *unused)
@@ -323,7 +323,7 @@ static void threads_exclude_each_other(void)
     int rounds = test_is_slow() ? 200 : 1000;
     atomic_store(&failures, 0);
     for (int i = 0; i < 8; i++)
-        pthread_create(&threads[i], NULL, count_up, &rounds);
+        test_start(&threads[i], count_up, &rounds);
     for (int i = 0; i < 8; i++)
         pthread_join(threads[i], NULL);
     is_int((int)failures, 0, "8 threads acquire and release %d times each", rounds);
@@ -334,8 +334,7 @@ static void handed_over(void)
 {
     struct flk_hold *hold = acquire("handed", 0);
     pthread_t thread;
-    if (pthread_create(&thread, NULL, (void *(*)(void *))(void (*)(void))flk_hold_release, hold) != 0)
-        bail_out("pthread_create");
+    test_start(&thread, (void *(*)(void *))(void (*)(void))flk_hold_release, hold);
     pthread_join(thread, NULL);
     is_int(flk_held("handed"), 0, "another thread may release");
 }
