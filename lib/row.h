@@ -49,6 +49,7 @@ struct fk_row {
      * rule of C says so: each section acquires what the last one of this process released. */
     _Atomic unsigned sections;
     bool used, checked;
+    bool had_first; /* of a row of several: the last slot that we took alone was the lowest */
     unsigned takes; /* tries of the slot of a row of one */
     int *watches; /* a read-only descriptor of each slot's FIFO, -1: none; see slot.h */
     unsigned n_watches;

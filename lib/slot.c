@@ -148,7 +148,9 @@ static int watch_of(const struct fk_row *row, unsigned slot)
 
 bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
 {
-    if (row->slots > watches_allowed() || open_watches(row) < 0 || row->n_watches < row->slots)
+    if (row->n_watches < row->slots && (row->slots > watches_allowed() || open_watches(row) < 0))
+        return false;
+    if (row->n_watches < row->slots)
         return false;
     for (unsigned slot = 0; slot < row->slots; slot++)
         polls[slot] = (struct pollfd){.fd = row->watches[slot], .events = POLLIN};
@@ -227,8 +229,12 @@ static int take_single(struct fk_section *section, int mode, int *fd, struct pol
     int code = row->used || busy ? open_watches(row) : 0;
     if (code < 0)
         return code;
-    bool drains = busy || row->takes++ % DRAIN_EVERY == 0;
+    /* What the sleep has shown is most likely free; else (b), and the last try before a sleep is always that. */
+    bool shown = busy && *n_busy == 1 && busy[0].revents;
+    bool drains = (busy && !shown) || row->takes++ % DRAIN_EVERY == 0;
     *fd = drains ? take_one(row, 0, mode) : take_as_is(row, 0, mode);
+    if (*fd == -EAGAIN && shown && !drains)
+        *fd = take_one(row, 0, mode);
     if (*fd >= 0) {
         row->used = true;
         return 0;
@@ -381,6 +387,14 @@ static int take_shown(struct fk_row *row, int mode, const struct pollfd *shown, 
     return -EAGAIN;
 }
 
+/* Who had the lowest the last time will have it again where nobody else wants any, and needn't look at the others. */
+static int take_first(struct fk_row *row, int mode, int *fd)
+{
+    *fd = row->had_first && watch_of(row, 0) >= 0 ? take_one(row, 0, mode) : -EAGAIN;
+    row->had_first = *fd >= 0;
+    return *fd < 0 ? *fd : 0;
+}
+
 /* Sleeping on what is known to be free would not be sleeping. */
 static unsigned keep_busy(const struct fk_row *row, const unsigned char *hints, struct pollfd *busy)
 {
@@ -403,8 +417,11 @@ int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool swe
         slots[0] = 0;
         return take_single(section, mode, fds, busy, n_busy);
     }
-    bool shown = count == 1 && busy && !sweep && !fk_pool_spreads(section->row) && !section->passed;
-    int code = shown ? take_shown(section->row, mode, busy, *n_busy, slots, fds) : -EAGAIN;
+    bool plain = count == 1 && !sweep && !fk_pool_spreads(section->row) && !section->passed;
+    slots[0] = 0;
+    int code = !plain ? -EAGAIN
+               : busy ? take_shown(section->row, mode, busy, *n_busy, slots, fds)
+                      : take_first(section->row, mode, fds);
     if (code != -EAGAIN)
         return code;
     struct pollfd *polls = malloc(n * (sizeof *polls + 1));
@@ -414,6 +431,7 @@ int fk_slots_take(struct fk_section *section, unsigned count, int mode, bool swe
     code = take_several(section, count, mode, sweep, slots, fds, polls, hints);
     if (code == -EAGAIN && busy)
         *n_busy = keep_busy(section->row, hints, busy);
+    section->row->had_first = code == 0 && count == 1 && slots[0] == 0;
     free(polls);
     return code;
 }

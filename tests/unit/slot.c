@@ -158,12 +158,42 @@ static void copies(const char *name, unsigned n)
     fk_registry_unref(row);
 }
 
+/* As one that won't sleep. */
+static int take_now(int *fd)
+{
+    struct fk_section section;
+    if (fk_row_enter(row, FK_NEVER, &section) < 0)
+        bail_out("%s", flk_error_detail());
+    int code = fk_slots_take(&section, 1, LOCK_EX, false, slots, fd, NULL, NULL);
+    fk_row_leave(&section);
+    return code;
+}
+
+static void lowest_again(void)
+{
+    struct pollfd watched[N];
+    int one, two;
+    row = open_row("again", N);
+    is_int(take_now(&one), 0, "the lowest is taken");
+    fk_slot_drop(&one);
+    ok(take_now(&one) == 0 && slots[0] == 0, "and again");
+    ok(fk_slots_watch(row, watched) && poll(watched, 1, 0) == 0, "what is taken shows nothing");
+    ok(take_now(&two) == 0 && slots[0] == 1, "while it is taken, the next");
+    fk_slot_drop(&one);
+    is_int(poll(watched, 1, 0), 1, "given back, it shows that");
+    ok(take_now(&one) == 0 && slots[0] == 0, "and is the lowest");
+    fk_slot_drop(&one);
+    fk_slot_drop(&two);
+    fk_registry_unref(row);
+}
+
 int main(void)
 {
     tap_deadline(30);
     test_root();
     fk_registry_enter();
     several();
+    lowest_again();
     shared();
     outsiders("single", 1);
     outsiders("several", N);
