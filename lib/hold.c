@@ -22,6 +22,7 @@
 #include "values.h"
 
 #define HELD_MAX 98304 /* bytes of FLOCKCTL_HELD */
+#define LONG_ENOUGH (FK_MS / 4) /* that a look for waiters costs nothing beside it */
 
 /* ---- records on disk ---- */
 
@@ -175,6 +176,17 @@ static void note_release(const struct fk_part *part, const char *id)
     });
 }
 
+/* After it was given back: whether somebody was woken by that, as far as is known without asking in every short cycle. */
+static bool is_awaited(const struct fk_part *part)
+{
+    struct fk_latch latch;
+    char record[FK_RECORD_SIZE];
+    if (part->followed)
+        return true;
+    return part->count > 0 && fk_now() - part->asked >= LONG_ENOUGH &&
+           fk_latch_read(part->row->latch, &latch, record) == 0 && latch.living != 0;
+}
+
 void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep, bool copy)
 {
     if (copy) {
@@ -193,7 +205,7 @@ void fk_part_end(struct fk_part *part, const char *id, bool inherited, bool keep
     fk_queue_tell(&part->ticket);
     for (unsigned i = 0; i < part->count; i++)
         fk_fd_close(&part->fds[i]);
-    if (part->followed)
+    if (inherited ? part->followed : is_awaited(part))
         sched_yield(); /* to the one just woken, who may be on this very processor: what follows can wait */
     if (part->row)
         fk_queue_leave(part->row, &part->ticket);

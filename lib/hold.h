@@ -48,6 +48,7 @@ struct fk_part {
     struct fk_ticket ticket; /* kept during the hold; fd -1: none */
     uint64_t number;         /* of its ticket; 0: it didn't queue */
     bool followed;           /* with others behind it */
+    int64_t asked;           /* when: no slot of it has been ours for longer */
     bool left_over;          /* there may be dead tickets that nobody else looks for */
     bool state;              /* the row may have something to clean up */
     char *predecessor;  /* FK_RECORD_SIZE bytes of the record of one that died holding, or NULL */

@@ -434,6 +434,7 @@ static int begin_part(struct flk_request *request, struct fk_section *section, s
     char text[FK_RECORD_SIZE];
     part->count = (unsigned)want_count(part);
     part->number = request->ticket.fd >= 0 ? request->ticket.number : 0;
+    part->asked = request->started;
     part->state = part->outer ? fk_state_is_marked(part->outer) : section->latch.state;
     int code = part->nest ? draw(part) : 0;
     if (code < 0) {
