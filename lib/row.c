@@ -429,6 +429,12 @@ static int read_values(struct fk_row *row, unsigned kind)
     return code < 0 ? fk_row_fail(code, row->text, "read the values of") : 0;
 }
 
+/* What the kernel says of a descriptor is no damage of the file: nobody should be told to delete the row for that. */
+static int cannot_read_latch(int code, const char *text)
+{
+    return code == -EBADMSG ? fk_row_damaged(text, "its latch can't be read") : fk_row_fail(code, text, "read the latch of");
+}
+
 static int look_at_latch(struct fk_row *row)
 {
     struct stat status;
@@ -439,8 +445,9 @@ static int look_at_latch(struct fk_row *row)
     if (!S_ISREG(status.st_mode) || status.st_uid != geteuid())
         return fk_row_damaged(row->text,
                               S_ISREG(status.st_mode) ? "its latch isn't ours" : "its latch isn't a regular file");
-    if (fk_latch_read(row->latch, &latch, record) < 0)
-        return fk_row_damaged(row->text, "its latch can't be read");
+    int code = fk_latch_read(row->latch, &latch, record);
+    if (code < 0)
+        return cannot_read_latch(code, row->text);
     row->slots = latch.slots;
     row->covered = fk_nest_is_hinted(row, record, latch.shared);
     return latch.kind ? read_values(row, latch.kind) : 0;
@@ -778,10 +785,9 @@ int fk_row_enter(struct fk_row *row, int64_t until, struct fk_section *section)
     section->fd = fd;
     section->dirty = false;
     section->passed = NULL;
-    if (!fk_row_is_current(row))
-        code = -ESTALE;
-    else if (fk_latch_read(fd, &section->latch, section->record) < 0)
-        code = fk_row_damaged(row->text, "its latch can't be read");
+    code = fk_row_is_current(row) ? fk_latch_read(fd, &section->latch, section->record) : -ESTALE;
+    if (code < 0 && code != -ESTALE)
+        code = cannot_read_latch(code, row->text);
     if (code < 0)
         fk_row_leave(section);
     return code;

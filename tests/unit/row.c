@@ -436,6 +436,17 @@ static void sections(void)
     fk_row_leave(&section);
     is_int(fk_row_enter(row, FK_NEVER, &second), 0, "until the first is left");
     fk_row_leave(&second);
+    int pipe_fds[2], latch = dup(row->latch);
+    if (latch < 0 || pipe(pipe_fds) < 0 || dup2(pipe_fds[0], row->latch) < 0) /* as a host does that closes a number twice */
+        bail_out("pipe");
+    is_int(fk_row_enter(row, FK_NEVER, &section), -ESPIPE, "a latch whose descriptor has become another file is an error");
+    ok(!strstr(flk_error_detail(), "rm -r"), "but none of the row: nobody is told to delete it");
+    dup2(latch, row->latch);
+    is_int(fk_row_enter(row, FK_NEVER, &section), 0, "and the row itself is whole");
+    fk_row_leave(&section);
+    close(latch);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
     remove_tree(test_path("root/rows/section"));
     is_int(fk_row_enter(row, FK_NEVER, &section), -ESTALE, "no section is entered in a row that isn't at its path");
     ok(!fk_row_is_current(row), "which isn't current");
