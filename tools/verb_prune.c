@@ -47,11 +47,14 @@ static bool is_due(const struct pruning *pruning, const struct found_output *fou
            (options->max_age_ms != FLK_FOREVER && pruning->now_ms - found->used_ms > options->max_age_ms);
 }
 
-static void note_gone(struct pruning *pruning, const struct found_output *found)
+/* ours: we have removed it, not somebody else at the same time. */
+static void note_gone(struct pruning *pruning, const struct found_output *found, bool ours)
 {
     if (found->state != OUTPUT_READY)
         return;
     pruning->size -= found->size;
+    if (!ours)
+        return;
     pruning->gone++;
     pruning->gone_size += found->size;
     printf("%s\n", found->path);
@@ -77,7 +80,7 @@ static void prune_one(struct pruning *pruning, const struct found_output *found)
     else if (discarded == DISCARD_TOUCHED)
         note_kept(pruning, found, "it has just been used");
     else
-        note_gone(pruning, found);
+        note_gone(pruning, found, discarded == DISCARDED);
 }
 
 static void pretend(struct pruning *pruning, const struct found_output *found)
@@ -85,7 +88,7 @@ static void pretend(struct pruning *pruning, const struct found_output *found)
     if (slot_is_taken(output_slot(pruning->rows, found->path)))
         note_kept(pruning, found, "somebody has it");
     else
-        note_gone(pruning, found);
+        note_gone(pruning, found, true);
 }
 
 static void report(const struct pruning *pruning)

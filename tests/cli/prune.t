@@ -112,9 +112,32 @@ reap builder
 run flockctl once --use used -- sh -c '"$FLOCKCTL" prune --max-size 0 . && cat used | wc -c'
 is "$status|$out" "0|./built
 100000" "below a command that uses it, too"
-rm go.*
 run flockctl prune --max-size 0 .
 is "$out" "./used" "then it goes"
+
+# One prune has looked at all, has removed the first and can't say that the second is in use, since nobody reads that.
+make early 9
+make used 8
+make late 7
+mkfifo "$T/unread"
+exec 3<>"$T/unread"
+dd if=/dev/zero of="$T/unread" bs=4096 oflag=nonblock 2>/dev/null
+background keeper "$FLOCKCTL" once --use used -- sh -c 'echo held; read -r line <go.used'
+wait_for '[ -s "$T/keeper.out" ]'
+touch -d '-8 hours' .used.flockctl
+background slow sh -c 'exec "$FLOCKCTL" -v prune --max-size 0 . 2>"$1"' sh "$T/unread"
+wait_for '[ ! -e early ]'
+run flockctl prune --max-size 0 .
+is "$out" "./late" "another one takes the last"
+timeout 10 cat <"$T/unread" >/dev/null 3<&- &
+reader=$!
+exec 3<&-
+reap slow
+is "$status|$out" "0|./early" "the first one doesn't say that it has"
+wait "$reader"
+timeout 10 sh -c 'echo >go.used'
+reap keeper
+rm go.* used .used.flockctl
 
 # ---- all at once ----
 
