@@ -288,6 +288,13 @@ static void fork_in_thread(void)
     pthread_join(thread, NULL);
 }
 
+/* ThreadSanitizer's pthread_once(), unlike libc's, doesn't begin anew in a child forked amid it. */
+#ifdef __SANITIZE_THREAD__
+static const bool once_begins_anew = false;
+#else
+static const bool once_begins_anew = true;
+#endif
+
 static int forked_early(void *unused)
 {
     (void)unused;
@@ -447,8 +454,11 @@ int main(void)
 {
     tap_deadline(test_is_slow() ? 120 : 60);
     test_root();
-    is_int(test_in_child(forked_early, NULL), 0,
-           "a child forked while another thread registers our fork handlers can use the library, and fork");
+    if (once_begins_anew)
+        is_int(test_in_child(forked_early, NULL), 0,
+               "a child forked while another thread registers our fork handlers can use the library, and fork");
+    else
+        skip("ThreadSanitizer's pthread_once() doesn't survive a fork");
     many_names();
     held();
     held_of_another_row();
