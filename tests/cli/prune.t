@@ -119,11 +119,11 @@ is "$out" "./used" "then it goes"
 make early 9
 make used 8
 make late 7
+background keeper "$FLOCKCTL" once --use used -- sh -c 'echo held; read -r line <go.used'
+wait_for '[ -s "$T/keeper.out" ]'
 mkfifo "$T/unread"
 exec 3<>"$T/unread"
 dd if=/dev/zero of="$T/unread" bs=4096 oflag=nonblock 2>/dev/null
-background keeper "$FLOCKCTL" once --use used -- sh -c 'echo held; read -r line <go.used'
-wait_for '[ -s "$T/keeper.out" ]'
 touch -d '-8 hours' .used.flockctl
 background slow sh -c 'exec "$FLOCKCTL" -v prune --max-size 0 . 2>"$1"' sh "$T/unread"
 wait_for '[ ! -e early ]'
