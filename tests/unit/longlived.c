@@ -32,7 +32,8 @@ static struct flk_hold *acquire(const char *name)
     return hold;
 }
 
-/* In bytes, of all memory of this process. */
+/* In bytes, of all memory of this process but what is in files: a share of libc's pages goes to whoever else uses them at the
+ * moment, and comes back. (All of it where the kernel doesn't tell.) */
 static long pss(void)
 {
     char line[256];
@@ -41,7 +42,7 @@ static long pss(void)
     if (!file)
         bail_out("smaps_rollup: %s", strerror(errno));
     while (fgets(line, sizeof line, file))
-        if (sscanf(line, "Pss: %ld", &kib) == 1)
+        if (sscanf(line, "Pss: %ld", &kib) != 1 && sscanf(line, "Pss_Anon: %ld", &kib) == 1)
             break;
     fclose(file);
     return kib * 1024;
