@@ -146,11 +146,16 @@ static int watch_of(const struct fk_row *row, unsigned slot)
     return row->watches ? row->watches[slot] : -1;
 }
 
+/* Opens those that are missing, where that makes all of them. */
+static bool has_all_watches(struct fk_row *row)
+{
+    return row->n_watches == row->slots ||
+           (row->slots <= watches_allowed() && open_watches(row) == 0 && row->n_watches == row->slots);
+}
+
 bool fk_slots_watch(struct fk_row *row, struct pollfd *polls)
 {
-    if (row->n_watches < row->slots && (row->slots > watches_allowed() || open_watches(row) < 0))
-        return false;
-    if (row->n_watches < row->slots)
+    if (!has_all_watches(row))
         return false;
     for (unsigned slot = 0; slot < row->slots; slot++)
         polls[slot] = (struct pollfd){.fd = row->watches[slot], .events = POLLIN};
